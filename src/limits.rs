@@ -245,6 +245,18 @@ pub const FAIR_TELL_EVERY: Duration = Duration::from_secs(1);
 /// Least time between two reads of signing keys because a token names an unknown one.
 pub const KEYS_READ_EVERY: chrono::TimeDelta = chrono::TimeDelta::seconds(5);
 
+/// Users that a process remembers; when reached, all are forgotten and read anew.
+pub const USERS_REMEMBERED: usize = 20_000;
+/// Partners whose user keys a process remembers; when reached, all are forgotten and read anew.
+pub const USER_DOORS_REMEMBERED: usize = 4_096;
+/// How long a remembered user is used without a notification of a change.
+pub const USER_KEPT: chrono::TimeDelta = chrono::TimeDelta::seconds(10);
+/// Least time between two records of when a user was last seen.
+pub const USER_SEEN_EVERY: chrono::TimeDelta = chrono::TimeDelta::minutes(1);
+/// How often missing users are looked for and made before a request is answered 503: each round fails only if others
+/// make the same users at the same moment, or a random code is taken.
+pub const USER_ROUNDS: usize = 4;
+
 /// Most rows of a page.
 pub const PAGE_MAX: i64 = 200;
 /// Rows of a page if the caller names no number.

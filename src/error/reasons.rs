@@ -41,6 +41,14 @@ pub const REASONS: &[Reason] = &[
         "the signed-in key does not have the right to do this",
         "use a key with the role named in detail",
     ),
+    why("user_blocked", Code::E002, 403, "the user is blocked", "ask the service that the user belongs to"),
+    why(
+        "user_header_invalid",
+        Code::E001,
+        400,
+        "X-User is empty, given twice, or not UTF-8",
+        "send it once, with your own id of the user, or its userId",
+    ),
     why("partner_inactive", Code::E008, 403, "the partner is inactive", "ask the operator to activate it"),
     why("partner_unknown", Code::E007, 404, "the partner does not exist", "check the partner's id"),
     why(

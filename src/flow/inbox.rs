@@ -13,12 +13,16 @@ use crate::limits;
 use crate::model::delivery::{DeliveryKey, Outcome};
 use crate::model::inbox::{COUNTED, InboxCounts, InboxItem, ItemChange, ItemText, SNOOZE_MOST};
 use crate::model::retry::ErrorClass;
+use crate::model::user::UserState;
 use crate::model::stream::{EventBody, STORED_EVENTS, StoredEvent, StreamEvent, StreamKey, StreamTail};
 use crate::shutdown::may_die_at;
 use crate::store::inbox::{ItemQuery, ItemRow, NewItem, UserSeq};
 use crate::store::message::StoredMessage;
 use crate::store::stream::UserEvent;
+use crate::store::user::WantedUser;
 use crate::store::{self, Db, inbox};
+
+use super::user;
 
 /// A user, by shard and id.
 pub type UserKey = (i16, Tsid);
@@ -54,8 +58,13 @@ pub async fn put(hub: &Hub, arrivals: &[Arrival]) -> Vec<Outcome> {
 async fn try_put(hub: &Hub, arrivals: &[Arrival]) -> Result<Vec<Outcome>> {
     let now = hub.clock.now();
     let db = hub.store.engine();
-    let owners = arrivals.iter().map(|a| (a.key.shard, a.partner_id, a.recipient.as_str())).collect::<Vec<_>>();
-    let users = store::user::find_or_create(db, &owners, now, || hub.next_id()).await?;
+    let wanted = |a: &Arrival| WantedUser { shard: a.key.shard, partner_id: a.partner_id, name: a.recipient.clone() };
+    let wanted: Vec<WantedUser> = arrivals.iter().map(wanted).collect();
+    let users: Vec<Option<Tsid>> = user::make::find_or_create(hub, &wanted)
+        .await?
+        .into_iter()
+        .map(|found| found.filter(|found| found.state != UserState::Deleted).map(|found| found.user_id))
+        .collect();
     let items: Vec<NewItem> = arrivals
         .iter()
         .zip(&users)
@@ -76,7 +85,7 @@ async fn try_put(hub: &Hub, arrivals: &[Arrival]) -> Result<Vec<Outcome>> {
     let no_user = || Outcome::Rejected {
         class: ErrorClass::Address,
         code: "user_gone".into(),
-        detail: "the user has withdrawn or was erased".into(),
+        detail: "there is no such user, or it has withdrawn".into(),
         retry_after: None,
     };
     Ok(users.iter().map(|user| if user.is_some() { Outcome::Arrived } else { no_user() }).collect())

@@ -6,7 +6,6 @@
 
 // These name no other flow.
 pub mod fsck;
-pub mod inbox;
 pub mod intake;
 pub mod ledger;
 pub mod partner;
@@ -16,7 +15,13 @@ pub mod rollup;
 pub mod sign_in;
 pub mod story;
 
-// These accept messages, publish events, open keys or read inboxes by the flows above; `start` makes the hub that all flows take.
+// Users sign in by the flows above, and have inboxes.
+pub mod user;
+
+pub mod inbox;
+
+// These accept messages, publish events, open keys or read inboxes by the flows above; `start` makes the hub that all
+// flows take.
 pub mod alert;
 pub mod channel;
 pub mod endpoint;

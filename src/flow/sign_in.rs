@@ -15,7 +15,7 @@ use crate::model::access::role::Role;
 use crate::model::access::sign_in_throttle::{Failures, MAX_CLIENT_FAILURES};
 use crate::model::access::token::{ACCESS_TTL, Claims, REFRESH_TTL, TokenKeys, TokenRefusal};
 use crate::model::network;
-use crate::model::partner::PartnerStatus;
+use crate::model::partner::{Partner, PartnerStatus};
 use crate::store::audit::AuditEntry;
 use crate::store::hub::HubLock;
 use crate::store::refresh_token::{self, SignInSession};
@@ -113,15 +113,23 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Origin) ->
 
 async fn tokens(hub: &Hub, session: &SignInSession, role: Role, refresh: String, now: DateTime<Utc>) -> Result<Tokens> {
     let claims = Claims::new(&session.client_id, role, session.epoch, now);
-    let access = match hub.token_keys.get().sign(&claims, now) {
-        Ok(access) => access,
-        // There is no key that signs now: the installation is new, or was off for long. Make one.
+    let access = signed(hub, |keys| keys.sign(&claims, now)).await?;
+    Ok(Tokens { access, refresh, expires_in_s: ACCESS_TTL.num_seconds() })
+}
+
+/// The token that `sign` makes with the keys of this process. If no key signs now, because the installation is new or
+/// was off for long, one is made.
+///
+/// # Errors
+/// `Error::Unavailable` if a key has to be made and the database fails.
+pub async fn signed(hub: &Hub, sign: impl Fn(&TokenKeys) -> Result<String>) -> Result<String> {
+    match sign(&hub.token_keys.get()) {
+        Ok(token) => Ok(token),
         Err(_) => {
             maintain_keys(hub).await?;
-            hub.token_keys.get().sign(&claims, now)?
+            sign(&hub.token_keys.get())
         }
-    };
-    Ok(Tokens { access, refresh, expires_in_s: ACCESS_TTL.num_seconds() })
+    }
 }
 
 fn hashed(hub: &Hub, token: &str) -> [u8; 32] {
@@ -245,26 +253,12 @@ fn limited(retry_after_s: u32) -> Error {
 /// the account or an unknown key has to be read and the database fails.
 pub async fn authenticate(hub: &Hub, token: &str) -> Result<Arc<Account>> {
     let now = hub.clock.now();
-    let mut verified = hub.token_keys.get().verify(token, now);
-    if verified == Err(TokenRefusal::UnknownKey) {
-        // Perhaps another process signed it with a key newer than those read here. One request reads the keys, the
-        // others wait for it.
-        let _turn = hub.token_keys.read_turn().await;
-        verified = hub.token_keys.get().verify(token, now);
-        if verified == Err(TokenRefusal::UnknownKey) && hub.token_keys.may_read_again(now) {
-            read_keys(hub).await?;
-            verified = hub.token_keys.get().verify(token, now);
+    let claims = match verified(hub, |keys| keys.verify(token, now)).await? {
+        Err(TokenRefusal::Invalid) if hub.token_keys.get().verify_user(token, now).is_ok() => {
+            return Err(forbidden("a client's access token; this one is a user's"));
         }
-    }
-    let claims = verified.map_err(|refused| match refused {
-        TokenRefusal::Expired => Error::from(
-            Refusal::new(401, "token_expired", "the access token has expired; refresh it, or sign in")
-                .with_code(Code::E002),
-        ),
-        TokenRefusal::Invalid | TokenRefusal::UnknownKey => {
-            unauthenticated("the access token is not one of ours; sign in")
-        }
-    })?;
+        verified => verified.map_err(token_refused)?,
+    };
     let account = account(hub, &claims.sub).await?;
     if !account.accepts_epoch(claims.epoch, now) || account.principal.role().as_str() != claims.role {
         return Err(unauthenticated("the access token was revoked; sign in"));
@@ -273,13 +267,61 @@ pub async fn authenticate(hub: &Hub, token: &str) -> Result<Arc<Account>> {
     Ok(account)
 }
 
+/// The result of `verify` with the keys that this process knows. If the token names an unknown key, the keys are read
+/// and `verify` is called again: another process may have signed it with a newer key.
+///
+/// # Errors
+/// `Error::Unavailable` if the keys have to be read and the database fails.
+pub async fn verified<C>(
+    hub: &Hub,
+    verify: impl Fn(&TokenKeys) -> Result<C, TokenRefusal>,
+) -> Result<Result<C, TokenRefusal>> {
+    let unknown = |verified: &Result<C, TokenRefusal>| matches!(verified, Err(TokenRefusal::UnknownKey));
+    let mut verified = verify(&hub.token_keys.get());
+    if unknown(&verified) {
+        // One request reads the keys, the others wait for it.
+        let _turn = hub.token_keys.read_turn().await;
+        verified = verify(&hub.token_keys.get());
+        if unknown(&verified) && hub.token_keys.may_read_again(hub.clock.now()) {
+            read_keys(hub).await?;
+            verified = verify(&hub.token_keys.get());
+        }
+    }
+    Ok(verified)
+}
+
+/// The error of a caller whose token is not accepted.
+pub fn token_refused(refused: TokenRefusal) -> Error {
+    match refused {
+        TokenRefusal::Expired => {
+            Refusal::new(401, "token_expired", "the access token has expired; refresh it, or sign in")
+                .with_code(Code::E002)
+                .into()
+        }
+        TokenRefusal::Invalid | TokenRefusal::UnknownKey => {
+            unauthenticated("the access token is not one of ours; sign in")
+        }
+    }
+}
+
 fn is_active(account: &Account) -> Result<()> {
     match &account.principal {
-        Principal::Partner(partner) if partner.status == PartnerStatus::Inactive => {
+        Principal::Partner(partner) => partner_is_active(partner),
+        Principal::Staff(_) => Ok(()),
+    }
+}
+
+/// Checks that a partner may use the hub.
+///
+/// # Errors
+/// `partner_inactive` if it is inactive.
+pub fn partner_is_active(partner: &Partner) -> Result<()> {
+    match partner.status {
+        PartnerStatus::Active => Ok(()),
+        PartnerStatus::Inactive => {
             let detail = "this partner is inactive; ask an admin of this hub";
             Err(Refusal::new(403, "partner_inactive", detail).with_code(Code::E008).into())
         }
-        Principal::Partner(_) | Principal::Staff(_) => Ok(()),
     }
 }
 

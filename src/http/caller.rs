@@ -19,6 +19,7 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::access::permit::{OwnerPermit, forbidden};
 use crate::model::access::principal::{Actor, Origin, Principal, View};
+use crate::model::access::user::UserCaller;
 use crate::model::partner::{DEFAULT_REGION, Partner, PartnerScope};
 use crate::store;
 
@@ -134,6 +135,48 @@ impl FromRequestParts<Hub> for Caller {
         match actor.principal {
             Principal::Partner(partner) => Ok(Caller { partner }),
             Principal::Staff(_) => Err(forbidden("a partner's key").into()),
+        }
+    }
+}
+
+/// The header with which a partner's own token acts on behalf of one of its users.
+const ON_BEHALF: &str = "x-user";
+
+/// An authenticated user: by its own token, or by its partner's with the header `X-User`. A request on behalf of a user
+/// is counted against the partner's rate limit.
+pub struct User(pub UserCaller);
+
+impl FromRequestParts<Hub> for User {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<User, Problem> {
+        if parts.headers.contains_key(ON_BEHALF) {
+            let name = user_named(&parts.headers)?;
+            let Authenticated(actor) = Authenticated::from_request_parts(parts, hub).await?;
+            let partner = match &actor.principal {
+                Principal::Partner(partner) => partner.clone(),
+                Principal::Staff(_) => return Err(forbidden("a partner's key, or a user's token").into()),
+            };
+            return Ok(User(flow::user::access::on_behalf(hub, actor, partner, &name).await?));
+        }
+        let token = bearer_token(&parts.headers)?;
+        let caller = flow::user::access::by_token(hub, token, origin(parts, hub)).await?;
+        if let Some(peer) = parts.extensions.get::<Peer>() {
+            peer.signed_in();
+        }
+        Ok(User(caller))
+    }
+}
+
+/// The user that the header `X-User` names: UTF-8, given once.
+fn user_named(headers: &HeaderMap) -> Result<String> {
+    let mut given = headers.get_all(ON_BEHALF).iter();
+    let name = given.next().and_then(|name| std::str::from_utf8(name.as_bytes()).ok());
+    match (name, given.next()) {
+        (Some(name), None) if !name.is_empty() => Ok(name.to_owned()),
+        _ => {
+            let detail = "send X-User once, with your own id of the user, or its userId";
+            Err(Refusal::new(400, "user_header_invalid", detail).into())
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod refused_callbacks;
 pub mod streams;
 pub mod tail;
 pub mod token_keys;
+pub mod users;
 pub mod wake;
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -54,6 +55,7 @@ use refused_callbacks::RefusedCallbacks;
 use streams::Streams;
 use tail::Tail;
 use token_keys::KnownTokenKeys;
+use users::Users;
 use wake::Wake;
 
 /// Shared handle to the state of this process; cloning it is cheap.
@@ -93,6 +95,7 @@ pub struct Inner {
     pub wake: Wake,
     pub intake: IntakeQueue,
     pub accounts: Accounts,
+    pub users: Users,
     pub token_keys: KnownTokenKeys,
     pub rates: Rates,
     pub causes: Causes,
@@ -166,6 +169,7 @@ impl Hub {
             wake: Wake::default(),
             intake,
             accounts: Accounts::default(),
+            users: Users::default(),
             token_keys: KnownTokenKeys::default(),
             rates: Rates::default(),
             causes: Causes::default(),

@@ -39,4 +39,5 @@ pub mod signature;
 pub mod stats;
 pub mod stream;
 pub mod text;
+pub mod user;
 pub mod watermark;

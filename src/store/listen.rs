@@ -1,5 +1,5 @@
 //! Notifications between processes over LISTEN and NOTIFY: lanes that became ready, partners that post much, changes of
-//! partners and keys. They are hints; polling and short-lived caches are the guarantee. Sent outside any transaction:
+//! partners, keys and users. They are hints; polling and short-lived caches are the guarantee. Sent outside any transaction:
 //! inside one, NOTIFY takes a database-wide lock at commit. (Runtime queries: the channel's name cannot be a
 //! parameter.)
 
@@ -40,6 +40,17 @@ pub async fn notify_ready(store: &Store, from: Tsid, ready: &ReadyHints) -> Resu
 /// sent.
 pub async fn notify_changed(store: &Store) -> Result<()> {
     notify(store.api(), Topic::Changed, String::new()).await
+}
+
+/// Notifies all processes that these users, or sign-ins of theirs, changed, so that they forget them. Call it after the
+/// commit.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; the notification may have been
+/// sent.
+pub async fn notify_users(store: &Store, users: &[Tsid]) -> Result<()> {
+    let payload = users.iter().map(Tsid::to_string).collect::<Vec<_>>().join(",");
+    notify(store.api(), Topic::Users, if payload.len() > PAYLOAD_BYTES { String::new() } else { payload }).await
 }
 
 async fn notify(db: impl Db<'_>, topic: Topic, payload: String) -> Result<()> {
@@ -118,6 +129,8 @@ pub enum Notification {
     Streams { from: Tsid, hints: StreamHints },
     /// A partner or an API key changed.
     Changed,
+    /// These users, or sign-ins of theirs, changed. Empty: perhaps every user.
+    Users(Vec<Tsid>),
     /// An echo, from `notify_self` of any process.
     Echo,
     /// The connection was lost; notifications may have been missed.
@@ -131,6 +144,7 @@ pub enum Topic {
     Shares,
     Changed,
     Streams,
+    Users,
     Echo,
 }
 
@@ -141,6 +155,7 @@ impl Topic {
             Topic::Shares => "notihub_shares",
             Topic::Changed => "notihub_changed",
             Topic::Streams => "notihub_streams",
+            Topic::Users => "notihub_users",
             Topic::Echo => "notihub_proof",
         }
     }
@@ -168,6 +183,11 @@ impl Listener {
         let Some(notification) = self.0.try_recv().await? else { return Ok(Notification::Missed) };
         if notification.channel() == Topic::Changed.channel() {
             return Ok(Notification::Changed);
+        }
+        if notification.channel() == Topic::Users.channel() {
+            // An id that cannot be read names no user.
+            let ids = notification.payload().split(',').filter_map(|id| id.parse().ok());
+            return Ok(Notification::Users(ids.collect()));
         }
         if notification.channel() == Topic::Echo.channel() {
             return Ok(Notification::Echo);

@@ -52,6 +52,8 @@ pub mod stats;
 pub mod stream;
 pub mod suspect;
 pub mod ticket;
+pub mod user;
+pub mod user_key;
 pub mod worker;
 
 pub(crate) use db::parse_word;

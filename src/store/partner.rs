@@ -28,6 +28,7 @@ macro_rules! partner {
             may_cancel: r.may_cancel,
             encrypt_content: r.encrypt_content,
             may_receive_content: r.may_receive_content,
+            sign_up: r.sign_up,
         })
     }};
 }
@@ -91,6 +92,7 @@ pub async fn update(db: impl Db<'_>, p: &Partner) -> Result<bool> {
         p.may_cancel,
         p.encrypt_content,
         p.may_receive_content,
+        p.sign_up,
     )
     .execute(db)
     .await;
@@ -145,6 +147,7 @@ pub async fn insert(db: impl Db<'_>, p: &Partner, now: DateTime<Utc>) -> Result<
         p.may_cancel,
         p.encrypt_content,
         p.may_receive_content,
+        p.sign_up,
     )
     .fetch_optional(db)
     .await?;

@@ -78,12 +78,15 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
                 shares.into_iter().for_each(|share| fairness.add_remote(share, now, limits::FAIR_TELL_EVERY));
             }
             Notification::Echo => (),
+            Notification::Users(users) if users.is_empty() => hub.users.forget_all(),
+            Notification::Users(users) => users.into_iter().for_each(|user| hub.users.forget(user)),
             Notification::Changed => {
                 let soonest = read_last.map(|last| last + CHANGES_APART);
                 read_at = read_at.or(Some(soonest.unwrap_or_else(Instant::now)));
             }
             Notification::Missed => {
                 hub.accounts.forget();
+                hub.users.forget_all();
                 hub.wake.notify_here(&ReadyHints { hints_lost: true, ..ReadyHints::default() });
                 hub.streams.note_here(&StreamHints { hints_lost: true, ..StreamHints::default() });
             }

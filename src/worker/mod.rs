@@ -47,7 +47,7 @@ pub fn start(hub: &Hub, role: Role) {
     // Workers accept messages, too: those enqueued in SQL.
     repeat(hub, "fairness", every(limits::FAIR_LOOK_EVERY), check_fairness);
     repeat(hub, "shares", every(limits::FAIR_TELL_EVERY), hints::send_shares);
-    let mut topics = vec![Topic::Shares, Topic::Changed, Topic::Echo];
+    let mut topics = vec![Topic::Shares, Topic::Changed, Topic::Users, Topic::Echo];
     if role != Role::Api {
         topics.push(Topic::Ready);
     }
