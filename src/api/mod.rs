@@ -6,6 +6,7 @@ mod delivery;
 mod event;
 mod form;
 pub mod health;
+mod inbox;
 mod ledger;
 mod message;
 mod notification;
@@ -87,6 +88,18 @@ fn routes() -> OpenApiRouter<Hub> {
         // Reference for authors of clients.
         .routes(routes!(reference::errors)) // /v1/errors
         .routes(routes!(openapi::get)) // /openapi.json
+        // Users read and change their inbox, live.
+        .routes(routes!(inbox::list)) // /v1/inbox
+        .routes(routes!(inbox::counts)) // /v1/inbox/counts
+        .routes(routes!(inbox::stream)) // /v1/inbox/stream
+        .routes(routes!(inbox::see)) // /v1/inbox/seen
+        .routes(routes!(inbox::read_all)) // /v1/inbox/read-all
+        .routes(routes!(inbox::read_item)) // /v1/inbox/{id}/read
+        .routes(routes!(inbox::unread_item)) // /v1/inbox/{id}/unread
+        .routes(routes!(inbox::archive_item)) // /v1/inbox/{id}/archive
+        .routes(routes!(inbox::unarchive_item)) // /v1/inbox/{id}/unarchive
+        .routes(routes!(inbox::snooze_item)) // /v1/inbox/{id}/snooze
+        .routes(routes!(inbox::make_ticket)) // /api/v1/sse/ticket
         // Monitoring.
         .routes(routes!(health::alive)) // /healthz
         .routes(routes!(health::ready)) // /readyz

@@ -328,6 +328,13 @@ pub const REASONS: &[Reason] = &[
         "use a name that the operator configured, not a URL",
     ),
     why(
+        "snooze_invalid",
+        Code::E001,
+        422,
+        "the time until which an item is hidden is past, or too far ahead",
+        "give a time to come, at most 60 days ahead",
+    ),
+    why(
         "url_invalid",
         Code::E001,
         422,

@@ -60,7 +60,7 @@ pub async fn open(hub: &Hub, user: UserKey, position: Option<&str>) -> Result<Op
                 seq = events.last().map_or(after, |event| event.seq);
                 StreamNews::Events { events: events.into_iter().map(Arc::new).collect(), counts: Some(counts) }
             }
-            Err(reason) => StreamNews::Reset { reason, counts: Some(counts) },
+            Err(reason) => StreamNews::Reset { reason, head: seq, counts: Some(counts) },
         });
     }
     // Other connections of the stream may have got more meanwhile.
@@ -78,7 +78,7 @@ pub async fn open(hub: &Hub, user: UserKey, position: Option<&str>) -> Result<Op
                     (Ok(more), _) => seq = more.last().map_or(seq, |event| event.seq),
                     (Err(reason), missed) => {
                         seq = counts.seq;
-                        *missed = Some(StreamNews::Reset { reason, counts: Some(counts) });
+                        *missed = Some(StreamNews::Reset { reason, head: seq, counts: Some(counts) });
                     }
                 }
             }

@@ -168,6 +168,36 @@ impl FromRequestParts<Hub> for User {
     }
 }
 
+/// An authenticated user that opens a stream: as `User`, or by `?ticket=` or `?token=` where no header can be set. The
+/// handler takes these two from the query.
+pub struct LiveUser(pub UserCaller);
+
+impl LiveUser {
+    /// Takes the parameters that this extractor has read.
+    pub fn take_parameters(query: &mut Query) {
+        query.take("ticket");
+        query.take("token");
+    }
+}
+
+impl FromRequestParts<Hub> for LiveUser {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<LiveUser, Problem> {
+        let mut query = Query::from_request_parts(parts, hub).await?;
+        let from = origin(parts, hub);
+        let caller = match (query.take("ticket"), query.take("token")) {
+            (Some(ticket), _) => flow::user::ticket::redeem(hub, &ticket, from).await?,
+            (None, Some(token)) => flow::user::access::by_token(hub, &token, from).await?,
+            (None, None) => return Ok(LiveUser(User::from_request_parts(parts, hub).await?.0)),
+        };
+        if let Some(peer) = parts.extensions.get::<Peer>() {
+            peer.signed_in();
+        }
+        Ok(LiveUser(caller))
+    }
+}
+
 /// The user that the header `X-User` names: UTF-8, given once.
 fn user_named(headers: &HeaderMap) -> Result<String> {
     let mut given = headers.get_all(ON_BEHALF).iter();

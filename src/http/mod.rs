@@ -12,6 +12,7 @@ pub mod problem;
 pub mod query;
 pub mod request;
 pub mod server;
+pub mod sse;
 pub mod staff_view;
 pub mod stream;
 mod wire;

@@ -107,6 +107,21 @@ fn decode_cursor(hub: &Hub, list: &str, whose: Tsid, text: &str) -> Option<(Tsid
     same.then_some((Tsid(id), no))
 }
 
+/// Reads `limit` and `cursor` of the list named `list`, whose rows have one number each. Returns the rows of a page, and
+/// the number of the last row of the page before.
+///
+/// # Errors
+/// `query_invalid` for a limit that cannot be read; `cursor_invalid` for a cursor of another list.
+pub fn read_position(query: &mut Query, hub: &Hub, list: &str, whose: Tsid) -> Result<(i64, Option<i64>), Refusal> {
+    let limit = query.limit()?;
+    let after = query.take("cursor").map(|text| decode_cursor(hub, list, whose, &text).ok_or_else(wrong_cursor));
+    Ok((limit, after.transpose()?.map(|(number, _)| number.0)))
+}
+
+fn wrong_cursor() -> Refusal {
+    Refusal::new(400, "cursor_invalid", "the cursor is not one this list gave you; begin without it")
+}
+
 impl Page {
     /// Reads `limit`, `cursor`, `since` and `until` of a list of messages, and limits the page to the ids that the
     /// caller may see.
@@ -126,9 +141,7 @@ impl Page {
         let ListParams { limit, cursor, since, until } = ListParams::read(query)?;
         let after = match cursor {
             None => None,
-            Some(text) => Some(decode_cursor(hub, list, whose, &text).ok_or_else(|| {
-                Refusal::new(400, "cursor_invalid", "the cursor is not one this list gave you; begin without it")
-            })?),
+            Some(text) => Some(decode_cursor(hub, list, whose, &text).ok_or_else(wrong_cursor)?),
         };
         Ok(Page {
             limit,

@@ -195,7 +195,7 @@ impl Streams {
         let mut listened = lock(&self.listened);
         let Some(state) = listened.streams.get_mut(&key) else { return };
         state.sent = head;
-        state.tell(&StreamNews::Reset { reason, counts });
+        state.tell(&StreamNews::Reset { reason, head, counts });
     }
 
     /// The epoch as it was last read, if that is not long ago.

@@ -121,7 +121,7 @@ pub enum StreamNews {
     /// The next events, and the counts after them.
     Events { events: Vec<Arc<StreamEvent>>, counts: Option<InboxCounts> },
     /// The numbers do not go on: read the state again, and go on from here.
-    Reset { reason: ResetReason, counts: Option<InboxCounts> },
+    Reset { reason: ResetReason, head: i64, counts: Option<InboxCounts> },
 }
 
 /// What was read of a stream after a number.

@@ -16,13 +16,14 @@ pub struct TicketUser {
     pub sid: Option<Tsid>,
     /// When the token ends with which the ticket was asked for.
     pub token_until: Option<DateTime<Utc>>,
+    pub valid_until: DateTime<Utc>,
 }
 
 /// Stores a ticket by its hash.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time; the statement may have committed.
-pub async fn insert(db: impl Db<'_>, hash: &[u8], user: &TicketUser, valid_until: DateTime<Utc>) -> Result<()> {
+pub async fn insert(db: impl Db<'_>, hash: &[u8], user: &TicketUser) -> Result<()> {
     sqlx::query_file!(
         "sql/ticket/insert.sql",
         hash,
@@ -31,7 +32,7 @@ pub async fn insert(db: impl Db<'_>, hash: &[u8], user: &TicketUser, valid_until
         user.partner_id.0,
         user.sid.map(|sid| sid.0),
         user.token_until,
-        valid_until,
+        user.valid_until,
     )
     .execute(db)
     .await?;
@@ -50,6 +51,7 @@ pub async fn take(db: impl Db<'_>, hash: &[u8], now: DateTime<Utc>) -> Result<Op
         partner_id: Tsid(r.partner_id),
         sid: r.sid.map(Tsid),
         token_until: r.token_until,
+        valid_until: r.valid_until,
     }))
 }
 

@@ -20,6 +20,7 @@ use crate::model::access::user::{Door, UserCaller};
 use crate::model::partner::Partner;
 use crate::model::user::{self, Presence, User, UserState, is_external_id, is_image_url};
 use crate::store;
+use crate::store::ticket::TicketUser;
 use crate::store::user::{TokenProfile, WantedUser};
 
 use super::{change, make};
@@ -92,6 +93,21 @@ async fn by_subscriber_token(
     };
     let user = take_over(hub, user, profile).await?;
     Ok(UserCaller { partner: door.partner.clone(), user, door: Door::Subscriber, until, origin })
+}
+
+/// Identifies the user of a ticket that was issued at `iat`.
+///
+/// # Errors
+/// As `by_token`.
+pub async fn by_ticket(hub: &Hub, ticket: &TicketUser, iat: i64, origin: Origin) -> Result<UserCaller> {
+    let door = user_door(hub, ticket.partner_id).await?.ok_or_else(gone)?;
+    let (user, stands) = read(hub, &door.partner, ticket.user_id, ticket.sid).await?.ok_or_else(gone)?;
+    check(&door.partner, &user, iat)?;
+    if !stands {
+        return Err(unauthenticated("the sign-in of this ticket has ended; sign in"));
+    }
+    let (partner, until, door) = (door.partner.clone(), ticket.token_until, Door::Token { sid: ticket.sid });
+    Ok(UserCaller { partner, user, door, until, origin })
 }
 
 /// Identifies the user that a partner's own key acts on behalf of. `name`: the partner's own id of the user, or the

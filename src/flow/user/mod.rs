@@ -10,3 +10,6 @@ pub mod make;
 
 // The doors.
 pub mod access;
+
+// What opens a stream where no header can be set.
+pub mod ticket;
