@@ -307,6 +307,14 @@ pub const PUT_AGAIN: usize = 3;
 pub const STREAM_EVENTS_KEPT: chrono::TimeDelta = chrono::TimeDelta::days(15);
 /// How long a ticket for a stream is valid.
 pub const TICKET_VALID: chrono::TimeDelta = chrono::TimeDelta::seconds(30);
+/// How far back `fsck` looks for gaps in streams.
+pub const STREAM_CHECKED: chrono::TimeDelta = chrono::TimeDelta::hours(1);
+/// How often the events of watched messages are read, and for how long before the last one again: an event may be
+/// committed later than one that happened after it.
+pub const WATCH_MESSAGES_EVERY: Duration = Duration::from_millis(250);
+pub const WATCH_AGAIN: chrono::TimeDelta = chrono::TimeDelta::seconds(5);
+/// Messages that one process watches at the same time; a further one is refused.
+pub const WATCHED_MESSAGES: usize = 1_000;
 /// A comment goes over a stream without news this often, so that proxies keep it open and a lost peer is noticed.
 pub const STREAM_HEARTBEAT: Duration = Duration::from_secs(15);
 /// Connections that carry requests from one address (IPv6: one /64) without an authenticated request yet. Many domain

@@ -9,6 +9,7 @@ pub mod health;
 mod inbox;
 mod ledger;
 mod message;
+mod message_events;
 mod notification;
 pub mod openapi;
 mod partner;
@@ -30,7 +31,7 @@ use axum::{Extension, Router};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::http::{problem, request};
+use crate::http::{cors, problem, request};
 use crate::hub::Hub;
 use crate::ui::docs;
 
@@ -42,6 +43,7 @@ fn routes() -> OpenApiRouter<Hub> {
         .routes(routes!(message::accept_batch)) // /v1/messages/batch
         .routes(routes!(message::get)) // /v1/messages/{id}
         .routes(routes!(message::timeline)) // /v1/messages/{id}/timeline
+        .routes(routes!(message_events::stream)) // /v1/messages/{id}/events
         .routes(routes!(message::cancel)) // /v1/messages/{id}/cancel
         .routes(routes!(delivery::list)) // /v1/deliveries
         .routes(routes!(delivery::get)) // /v1/deliveries/{id}
@@ -126,6 +128,7 @@ pub fn router(hub: &Hub) -> Router {
     with_pages(router)
         .fallback(problem::route_not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(axum::middleware::from_fn_with_state(hub.clone(), cors::admit))
         .layer(Extension(openapi::Document(&DOCUMENT)))
         .layer(axum::middleware::from_fn_with_state(hub.clone(), request::wrap_request))
         .with_state(hub.clone())

@@ -31,6 +31,7 @@ pub mod reseal;
 pub mod sealed;
 pub mod start;
 pub mod stream;
+pub mod watch;
 
 // These fall back to other channels, or disable endpoints.
 pub mod receipt;

@@ -4,6 +4,7 @@
 pub mod answer;
 pub mod caller;
 pub mod context;
+pub mod cors;
 pub mod field;
 pub mod forwarded;
 mod framing;

@@ -22,7 +22,11 @@ impl Frames {
     /// before. `data` is written as JSON, on one line.
     pub fn event(&mut self, name: &str, id: Option<&str>, data: &impl Serialize) {
         // Serialising shapes of texts and numbers cannot fail.
-        let data = serde_json::to_string(data).unwrap_or_default();
+        self.json(name, id, &serde_json::to_string(data).unwrap_or_default());
+    }
+
+    /// Adds an event whose data is JSON already, on one line.
+    pub fn json(&mut self, name: &str, id: Option<&str>, data: &str) {
         let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
         self.0 += &format!("event: {name}\n{id}data: {data}\n\n");
     }

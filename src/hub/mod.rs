@@ -19,6 +19,7 @@ pub mod tail;
 pub mod token_keys;
 pub mod users;
 pub mod wake;
+pub mod watches;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -57,6 +58,7 @@ use tail::Tail;
 use token_keys::KnownTokenKeys;
 use users::Users;
 use wake::Wake;
+use watches::Watches;
 
 /// Shared handle to the state of this process; cloning it is cheap.
 #[derive(Clone)]
@@ -106,6 +108,8 @@ pub struct Inner {
     pub refused_callbacks: RefusedCallbacks,
     /// Streams with live connections here.
     pub streams: Arc<Streams>,
+    /// Messages whose events callers watch.
+    pub watches: Arc<Watches>,
     /// Breaker, limit and reservations of each provider, as this process knows them.
     pub provider_states: Arc<ProviderStates>,
     /// Destinations that take only so many messages.
@@ -179,6 +183,7 @@ impl Hub {
             endpoint_answers: EndpointAnswers::default(),
             refused_callbacks: RefusedCallbacks::default(),
             streams: Arc::default(),
+            watches: Arc::default(),
             provider_states: Arc::new(ProviderStates::new(&providers)),
             installation: Arc::new(installation(&settings, &providers)),
             paces: Paces::default(),

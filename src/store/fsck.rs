@@ -13,6 +13,7 @@ use crate::limits;
 use crate::model::delivery::UNCALLED_ENDINGS;
 use crate::model::lane::Lane;
 use crate::model::stats::CountTotals;
+use crate::model::stream::StoredEvent;
 
 /// A row that violates an invariant.
 #[derive(Debug, Clone)]
@@ -38,7 +39,7 @@ pub enum Scope {
 }
 
 /// All invariants in the order in which they are checked: name, meaning, scope.
-pub const INVARIANTS: [(&str, &str, Scope); 25] = [
+pub const INVARIANTS: [(&str, &str, Scope); 27] = [
     ("lease", "a status and its lease agree", Scope::Slice),
     ("attempts", "attempts are 1..n without gaps", Scope::Slice),
     ("in_flight", "at most one attempt in flight, and only the newest", Scope::Slice),
@@ -67,6 +68,8 @@ pub const INVARIANTS: [(&str, &str, Scope); 25] = [
     ("receipts", "applied receipts are recorded on their attempts and deliveries", Scope::Slice),
     ("unapplied", "no receipt that can be applied waits", Scope::All),
     ("fallback", "a fallback replaces its delivery once", Scope::Slice),
+    ("inbox", "an item is in an inbox if its delivery arrived, and only then", Scope::All),
+    ("heads", "the stream of a user is numbered without gaps up to its head", Scope::All),
     ("stats", "the statistics are what a recount gives", Scope::AllSlices),
 ];
 
@@ -385,6 +388,12 @@ pub async fn check_all(
         "nets" => find!(conn, invariant, "sql/fsck/nets.sql"),
         "relayed" => find!(conn, invariant, "sql/fsck/relayed.sql"),
         "unapplied" => find!(conn, invariant, "sql/fsck/unapplied.sql", began),
+        "inbox" => find!(conn, invariant, "sql/fsck/inbox.sql"),
+        "heads" => {
+            let since = began - limits::STREAM_CHECKED;
+            let moved = StoredEvent::ItemMoved.as_str();
+            find!(conn, invariant, "sql/fsck/heads.sql", since, Tsid::floor(since).0, moved)
+        }
         "stats" if facts.doubtful.is_empty() => Violations::default(),
         "stats" => {
             let partners: Vec<i64> = facts.doubtful.iter().map(|partner| partner.0).collect();

@@ -1,10 +1,14 @@
 //! The loops of streams: hints to other processes, the reader of streams that are due, and the sweep that finds what no
 //! hint named. A process without live connections only sends hints, and only after changes.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Mutex;
 
 use crate::error::Result;
 use crate::flow;
+use crate::flow::watch::WatchPosition;
 use crate::hub::Hub;
 use crate::limits;
 use crate::store;
@@ -34,8 +38,12 @@ pub fn start_hints(hub: &Hub) {
     });
 }
 
-/// Starts the reader and the sweep, for a process that has live connections.
+/// Starts the readers and the sweep, for a process that has live connections.
 pub fn start_reading(hub: &Hub) {
+    let position = Arc::new(Mutex::new(WatchPosition::default()));
+    repeat(hub, "watched messages", Period::every(limits::WATCH_MESSAGES_EVERY), move |hub| {
+        watch_messages(hub, position.clone())
+    });
     repeat(hub, "stream sweep", Period::every(limits::SWEEP_EVERY), sweep);
     let hub = hub.clone();
     hub.clone().shutdown.spawn(async move {
@@ -68,6 +76,11 @@ pub fn start_reading(hub: &Hub) {
 pub async fn wake_snoozed(hub: Hub) -> Result<bool> {
     let shards = store::partner::shards(hub.store.engine()).await?;
     flow::inbox::wake_snoozed(&hub, &shards).await
+}
+
+async fn watch_messages(hub: Hub, position: Arc<Mutex<WatchPosition>>) -> Result<bool> {
+    flow::watch::send_news(&hub, &mut *position.lock().await).await?;
+    Ok(false)
 }
 
 async fn sweep(hub: Hub) -> Result<bool> {
