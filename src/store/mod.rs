@@ -15,8 +15,10 @@ pub mod alert;
 pub mod attempt;
 pub mod audit;
 pub mod bench;
+pub mod credential;
 mod db;
 pub mod delivery;
+pub mod device;
 pub mod endpoint;
 mod error;
 pub mod event;
@@ -50,6 +52,7 @@ pub mod sql_intake;
 pub mod stats;
 pub mod suspect;
 pub mod user;
+pub mod user_block;
 pub mod user_key;
 pub mod worker;
 
