@@ -249,6 +249,20 @@ pub const KEYS_READ_EVERY: chrono::TimeDelta = chrono::TimeDelta::seconds(5);
 pub const USERS_REMEMBERED: usize = 20_000;
 /// Partners whose user keys a process remembers; when reached, all are forgotten and read anew.
 pub const USER_DOORS_REMEMBERED: usize = 4_096;
+/// Requests a second of one user at one process, and how many at once after a pause.
+pub const USER_REQUESTS: u32 = 50;
+pub const USER_REQUESTS_BURST: u32 = 100;
+/// Users that one user may block.
+pub const USER_BLOCKS: i64 = 1_000;
+/// Devices of one user; the oldest is removed for a new one.
+pub const USER_DEVICES: i64 = 20;
+/// A user's text about itself.
+pub const USER_BIO_BYTES: usize = 2_000;
+/// How long the former external id of a deleted user is known: twice as long as a token that names it may be valid.
+pub const FORMER_EXTERNAL_KEPT: chrono::TimeDelta = chrono::TimeDelta::hours(48);
+/// Passwords that a process hashes at the same time, and those that wait; a further sign-in is answered 503.
+pub const PASSWORDS_AT_ONCE: usize = 2;
+pub const PASSWORDS_WAITING: usize = 8;
 /// How long a remembered user is used without a notification of a change.
 pub const USER_KEPT: chrono::TimeDelta = chrono::TimeDelta::seconds(10);
 /// Least time between two records of when a user was last seen.

@@ -8,13 +8,14 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
+use super::envelope::{Envelope, enveloped};
 use super::form::forms;
 use super::shape::{InboxFilterWord, ItemChangeWord, ResetWord, SeverityWord, metadata};
 use crate::error::{Error, Refusal, Result};
 use crate::flow;
 use crate::http::answer::{Answer, Success, Time, respond};
 use crate::http::caller::{LiveUser, User};
-use crate::http::page::{encode_cursor, read_position};
+use crate::http::page::{Page, encode_cursor};
 use crate::http::query::Query;
 use crate::http::request::{JsonBody, PathId};
 use crate::http::sse::{self, Frames};
@@ -177,8 +178,9 @@ pub async fn list(State(hub): State<Hub>, User(caller): User, mut query: Query) 
         INBOX_FILTERS.into_iter().find(|filter| filter.as_str() == text)
     })?;
     let kind = query.take("type");
-    let (limit, below) = read_position(&mut query, &hub, "inbox", caller.user_id())?;
+    let Page { limit, after, .. } = Page::cursor_only(&mut query, &hub, "inbox", caller.user_id())?;
     query.close()?;
+    let below = after.map(|(seq, _)| seq.0);
     let wanted = ItemQuery { filter: filter.unwrap_or_default(), kind, below, limit: limit + 1 };
     let mut found = flow::inbox::list(&hub, caller.key(), &wanted).await?;
     let more = found.len() as i64 > limit;
@@ -488,18 +490,8 @@ pub struct Ticket {
     expires_in: i64,
 }
 
-/// A ticket in the envelope of `/api`.
-#[derive(Serialize, ToSchema)]
-pub struct TicketMade {
-    success: bool,
-    code: Success,
-    data: Ticket,
-    message: Option<String>,
-    timestamp: Time,
-}
-
 #[utoipa::path(post, path = "/api/v1/sse/ticket", operation_id = "makeTicket", tag = "inbox",
-    security(("bearer" = [])), responses((status = 200, description = "the ticket", body = TicketMade)))]
+    security(("bearer" = [])), responses((status = 200, description = "the ticket", body = Envelope<Ticket>)))]
 /// Ask for a ticket
 ///
 /// Makes a ticket that opens one stream within 30 seconds by `?ticket=`, where no header can be set: a browser's
@@ -508,9 +500,5 @@ pub async fn make_ticket(State(hub): State<Hub>, User(caller): User, query: Quer
     query.close()?;
     let ticket = flow::user::ticket::make(&hub, &caller).await?;
     let data = Ticket { ticket, expires_in: limits::TICKET_VALID.num_seconds() };
-    let timestamp = Time(hub.clock.now());
-    Ok(respond(
-        StatusCode::OK,
-        &TicketMade { success: true, code: Success::Success, data, message: None, timestamp },
-    ))
+    Ok(enveloped(&hub, StatusCode::OK, data))
 }

@@ -2,7 +2,9 @@
 //! the store, and answers.
 
 mod audit;
+mod auth;
 mod delivery;
+mod envelope;
 mod event;
 mod form;
 pub mod health;
@@ -13,6 +15,7 @@ mod message_events;
 mod notification;
 pub mod openapi;
 mod partner;
+mod partner_user;
 mod provider;
 mod receipt;
 mod redrive;
@@ -21,6 +24,7 @@ mod shape;
 mod sign_in;
 mod sql_intake;
 mod stats;
+mod user;
 mod webhook;
 
 use std::sync::LazyLock;
@@ -50,6 +54,25 @@ fn routes() -> OpenApiRouter<Hub> {
         .routes(routes!(stats::daily)) // /v1/stats/daily
         .routes(routes!(ledger::get)) // /v1/ledger
         .routes(routes!(sql_intake::refused)) // /v1/intake/refused
+        // Partners manage their users.
+        .routes(routes!(partner_user::put, partner_user::get, partner_user::erase)) // /v1/users/{externalId}
+        .routes(routes!(partner_user::token)) // /v1/users/{externalId}/token
+        // Users sign up and sign in.
+        .routes(routes!(auth::sign_up)) // /api/v1/auth/signup
+        .routes(routes!(auth::login)) // /api/v1/auth/login
+        .routes(routes!(auth::refresh)) // /api/v1/auth/refresh
+        .routes(routes!(auth::logout)) // /api/v1/auth/logout
+        // Users.
+        .routes(routes!(user::me, user::change_me, user::withdraw)) // /api/v1/users/me
+        .routes(routes!(user::set_profile_image)) // /api/v1/users/me/profile-image
+        .routes(routes!(user::set_background_image)) // /api/v1/users/me/background-image
+        .routes(routes!(user::change_password)) // /api/v1/users/me/password
+        .routes(routes!(user::register_device, user::devices)) // /api/v1/users/me/devices
+        .routes(routes!(user::delete_device)) // /api/v1/users/me/devices/{deviceId}
+        .routes(routes!(user::set_presence)) // /api/v1/users/status
+        .routes(routes!(user::blocks)) // /api/v1/users/blocks
+        .routes(routes!(user::get)) // /api/v1/users/{userId}
+        .routes(routes!(user::block, user::unblock)) // /api/v1/users/{userId}/block
         // Partners manage their endpoints.
         .routes(routes!(webhook::create, webhook::list)) // /v1/webhooks
         .routes(routes!(webhook::get, webhook::update, webhook::delete)) // /v1/webhooks/{id}

@@ -39,6 +39,8 @@ pub async fn retain(hub: &Hub) -> Result<MaintenanceRound> {
     step("alerts", store::alert::delete_cleared(db, oldest)).await;
     step("endpoints that are paused", disable_long_paused(hub)).await;
     step("months of the audit log", drop_audit_months(hub)).await;
+    let forgotten = now - limits::FORMER_EXTERNAL_KEPT;
+    step("former ids of deleted users", until_none(|| store::user::forget_external(db, forgotten, rows))).await;
     step("endpoints", store::endpoint::purge(db, now - limits::ENDPOINT_FORGOTTEN)).await;
     round
 }

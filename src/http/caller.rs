@@ -17,6 +17,7 @@ use crate::error::{Error, Refusal, Result};
 use crate::flow::{self, rate::RateStatus, sign_in::unauthenticated};
 use crate::hub::Hub;
 use crate::id::Tsid;
+use crate::limits;
 use crate::model::access::permit::{OwnerPermit, forbidden};
 use crate::model::access::principal::{Actor, Origin, Principal, View};
 use crate::model::access::user::UserCaller;
@@ -139,6 +140,42 @@ impl FromRequestParts<Hub> for Caller {
     }
 }
 
+/// The service that a person signs up or signs in at: the header `X-Partner`, if it is given.
+pub struct PartnerName(pub Option<String>);
+
+impl FromRequestParts<Hub> for PartnerName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _hub: &Hub) -> Result<PartnerName, Problem> {
+        let name = header_text(&parts.headers, "x-partner", "the name or id of the service")?;
+        Ok(PartnerName(name))
+    }
+}
+
+/// A header's value: UTF-8 without control characters, given once. None if it is not given. `what`: what to send.
+fn header_text(headers: &HeaderMap, name: &'static str, what: &str) -> Result<Option<String>> {
+    let mut given = headers.get_all(name).iter();
+    let Some(value) = given.next() else { return Ok(None) };
+    match (std::str::from_utf8(value.as_bytes()), given.next()) {
+        (Ok(text), None) if !text.is_empty() && !text.chars().any(char::is_control) => Ok(Some(text.to_owned())),
+        _ => Err(Refusal::new(400, "header_unreadable", format!("send {name} once, with {what}")).into()),
+    }
+}
+
+/// The token in `Authorization: Bearer`, whatever it is; None if the header is not given.
+pub struct BearerText(pub Option<String>);
+
+impl FromRequestParts<Hub> for BearerText {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _hub: &Hub) -> Result<BearerText, Problem> {
+        match parts.headers.contains_key(header::AUTHORIZATION) {
+            true => Ok(BearerText(Some(bearer_token(&parts.headers)?.to_owned()))),
+            false => Ok(BearerText(None)),
+        }
+    }
+}
+
 /// The header with which a partner's own token acts on behalf of one of its users.
 const ON_BEHALF: &str = "x-user";
 
@@ -150,8 +187,7 @@ impl FromRequestParts<Hub> for User {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<User, Problem> {
-        if parts.headers.contains_key(ON_BEHALF) {
-            let name = user_named(&parts.headers)?;
+        if let Some(name) = header_text(&parts.headers, ON_BEHALF, "your own id of the user, or its userId")? {
             let Authenticated(actor) = Authenticated::from_request_parts(parts, hub).await?;
             let partner = match &actor.principal {
                 Principal::Partner(partner) => partner.clone(),
@@ -161,6 +197,10 @@ impl FromRequestParts<Hub> for User {
         }
         let token = bearer_token(&parts.headers)?;
         let caller = flow::user::access::by_token(hub, token, origin(parts, hub)).await?;
+        if !hub.user_requests().take(caller.user_id().0, hub.clock.now()) {
+            let detail = format!("a user may make {} requests a second", limits::USER_REQUESTS);
+            return Err(Error::Limited { reason: "rate_limited", detail, retry_after_s: 1 }.into());
+        }
         if let Some(peer) = parts.extensions.get::<Peer>() {
             peer.signed_in();
         }
@@ -198,19 +238,6 @@ impl FromRequestParts<Hub> for LiveUser {
     }
 }
 
-/// The user that the header `X-User` names: UTF-8, given once.
-fn user_named(headers: &HeaderMap) -> Result<String> {
-    let mut given = headers.get_all(ON_BEHALF).iter();
-    let name = given.next().and_then(|name| std::str::from_utf8(name.as_bytes()).ok());
-    match (name, given.next()) {
-        (Some(name), None) if !name.is_empty() => Ok(name.to_owned()),
-        _ => {
-            let detail = "send X-User once, with your own id of the user, or its userId";
-            Err(Refusal::new(400, "user_header_invalid", detail).into())
-        }
-    }
-}
-
 /// A caller with read access: a partner sees its own data, staff sees the data of all partners.
 pub struct Reader {
     actor: Actor,
@@ -230,6 +257,17 @@ impl Reader {
     /// The caller, for permits and the audit log.
     pub fn actor(&self) -> &Actor {
         &self.actor
+    }
+
+    /// The caller's own partner.
+    ///
+    /// # Errors
+    /// `forbidden` for staff.
+    pub fn own_partner(&self) -> Result<&Partner> {
+        match &self.view {
+            View::Own(partner) => Ok(partner),
+            View::All => Err(forbidden("a partner's own key")),
+        }
     }
 
     /// The id of the caller's own partner; none for staff, which sees all partners.

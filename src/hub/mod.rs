@@ -33,6 +33,8 @@ use crate::error::Result;
 use crate::id::{Tsid, Tsids};
 use crate::limits;
 use crate::model::access::sign_in_throttle::SignInThrottle;
+use crate::model::access::sign_up_throttle::SignUpThrottle;
+use crate::model::bucket::Buckets;
 use crate::model::concurrency::EndpointConcurrency;
 use crate::model::fairness::Fairness;
 use crate::model::intake::{Installation, IntakePolicy};
@@ -116,11 +118,17 @@ pub struct Inner {
     pub paces: Paces,
     fairness: Mutex<Fairness>,
     sign_in_throttle: Mutex<SignInThrottle>,
+    sign_up_throttle: Mutex<SignUpThrottle>,
+    user_requests: Mutex<Buckets>,
     gates: Mutex<EndpointConcurrency>,
     /// One permit: a count over many rows keeps an engine connection busy, so one runs at a time.
     pub count_turn: Semaphore,
     /// `limits::LEDGERS_AT_ONCE` permits: a request for the ledger reads all messages of a day.
     pub ledger_turns: Semaphore,
+    /// `limits::PASSWORDS_AT_ONCE` permits: hashing a password takes a core for a quarter of a second.
+    pub password_turns: Semaphore,
+    /// As many permits, and `limits::PASSWORDS_WAITING` more for those that wait.
+    pub password_places: Semaphore,
     /// `limits::RECEIPT_BODIES` permits: a provider's callback may carry thousands of results, so few are read at once.
     pub receipt_body_slots: Semaphore,
 }
@@ -189,9 +197,13 @@ impl Hub {
             paces: Paces::default(),
             fairness: Mutex::new(Fairness::new(settings.api.fair_unfinished)),
             sign_in_throttle: Mutex::default(),
+            sign_up_throttle: Mutex::default(),
+            user_requests: Mutex::new(Buckets::new(limits::USER_REQUESTS, limits::USER_REQUESTS_BURST)),
             gates: Mutex::default(),
             count_turn: Semaphore::new(1),
             ledger_turns: Semaphore::new(limits::LEDGERS_AT_ONCE),
+            password_turns: Semaphore::new(limits::PASSWORDS_AT_ONCE),
+            password_places: Semaphore::new(limits::PASSWORDS_AT_ONCE + limits::PASSWORDS_WAITING),
             receipt_body_slots: Semaphore::new(limits::RECEIPT_BODIES),
             settings,
             store,
@@ -215,6 +227,16 @@ impl Hub {
     /// Locks the counts of recent failed sign-ins. Hold it briefly, never across an await.
     pub fn sign_in_throttle(&self) -> MutexGuard<'_, SignInThrottle> {
         lock(&self.sign_in_throttle)
+    }
+
+    /// Locks the counts of recent sign-ups. Hold it briefly, never across an await.
+    pub fn sign_up_throttle(&self) -> MutexGuard<'_, SignUpThrottle> {
+        lock(&self.sign_up_throttle)
+    }
+
+    /// Locks the counts of users' recent requests. Hold it briefly, never across an await.
+    pub fn user_requests(&self) -> MutexGuard<'_, Buckets> {
+        lock(&self.user_requests)
     }
 
     /// Locks the counts of webhook calls in flight per endpoint. Hold it briefly, never across an await.

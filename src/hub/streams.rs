@@ -12,9 +12,10 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::lock::lock;
+use crate::id::Tsid;
 use crate::limits;
 use crate::model::inbox::InboxCounts;
-use crate::model::stream::{ResetReason, StreamEvent, StreamHints, StreamKey, StreamNews};
+use crate::model::stream::{ResetReason, StreamEvent, StreamHints, StreamKey, StreamKind, StreamNews};
 
 /// Streams with listeners here, and hints that were not sent to other processes yet.
 #[derive(Default)]
@@ -214,6 +215,12 @@ impl Streams {
         *lock(&self.epoch) = Some((epoch, now));
     }
 
+    /// Ends the streams of a user here, because its tokens may be void: the connections resume, and prove themselves
+    /// anew.
+    pub fn end_of_user(&self, user_id: Tsid) {
+        lock(&self.listened).streams.retain(|key, _| key.kind != StreamKind::User || key.id != user_id);
+    }
+
     /// Ends all streams here: the connections resume, and learn that their epoch is over.
     pub fn end_all(&self) {
         lock(&self.listened).streams.clear();
@@ -235,7 +242,6 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
-    use crate::id::Tsid;
     use crate::model::stream::EventBody;
 
     fn events(seqs: std::ops::RangeInclusive<i64>) -> Vec<Arc<StreamEvent>> {

@@ -4,12 +4,14 @@
 pub mod access;
 pub mod alert;
 pub mod breaker;
+pub mod bucket;
 pub mod capability;
 pub mod channel;
 pub mod concurrency;
 pub mod cp949;
 pub mod crontab;
 pub mod delivery;
+pub mod device;
 pub mod egress;
 pub mod endpoint;
 pub mod event;

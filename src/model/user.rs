@@ -9,6 +9,8 @@ use crate::id::Tsid;
 
 /// Characters of a nickname.
 pub const NICKNAME_CHARS: usize = 30;
+/// Fewest and most characters of a username.
+pub const USERNAME_CHARS: std::ops::RangeInclusive<usize> = 3..=30;
 /// Characters of the partner's own id of a user.
 pub const EXTERNAL_ID_CHARS: usize = 128;
 /// Bytes of a web address.
@@ -139,6 +141,12 @@ pub fn default_nickname(external_id: &str) -> String {
 /// The form in which usernames are compared: compatibility forms and capitals are one name.
 pub fn username_key(username: &str) -> String {
     username.nfkc().flat_map(char::to_lowercase).collect()
+}
+
+/// Whether a text may be a username.
+pub fn is_username(text: &str) -> bool {
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    USERNAME_CHARS.contains(&text.len()) && text.bytes().all(is_allowed)
 }
 
 /// A user code from 40 random bits.

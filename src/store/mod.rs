@@ -15,8 +15,10 @@ pub mod alert;
 pub mod attempt;
 pub mod audit;
 pub mod bench;
+pub mod credential;
 mod db;
 pub mod delivery;
+pub mod device;
 pub mod endpoint;
 mod error;
 pub mod event;
@@ -53,6 +55,7 @@ pub mod stream;
 pub mod suspect;
 pub mod ticket;
 pub mod user;
+pub mod user_block;
 pub mod user_key;
 pub mod worker;
 

@@ -51,6 +51,16 @@ pub async fn get(db: impl Db<'_>, partner_id: Tsid) -> Result<Option<Partner>> {
     sqlx::query_file!("sql/partner/get.sql", partner_id.0).fetch_optional(db).await?.map(|r| partner!(r)).transpose()
 }
 
+/// Up to two active partners whose sign-up is on.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time. `Error::Internal` for a stored
+/// word that this program does not know.
+pub async fn with_sign_up(db: impl Db<'_>) -> Result<Vec<Partner>> {
+    let found = sqlx::query_file!("sql/partner/with_sign_up.sql").fetch_all(db).await?;
+    found.into_iter().map(|r| partner!(r)).collect()
+}
+
 /// As `get`, and locks the row until the transaction ends.
 ///
 /// # Errors

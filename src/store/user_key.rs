@@ -82,6 +82,15 @@ pub async fn set(db: impl Db<'_>, keyring: &Keyring, partner_id: Tsid, keys: &Us
     Ok(())
 }
 
+/// For one user key per column and master key that sealed any: whether it opens.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn check_seals(db: impl Db<'_>, keyring: &Keyring) -> Result<Vec<bool>> {
+    let rows = sqlx::query_file!("sql/partner/sample_user_keys.sql").fetch_all(db).await?.into_iter();
+    Ok(rows.map(|r| keyring.open(&place(&r.place, Tsid(r.partner_id)), &r.sealed).is_ok()).collect())
+}
+
 /// Up to `rows` partners with user keys, with ids above `after`, locked until the transaction ends. For each: whether
 /// all its keys are sealed under the first master key, and the keys, or why they do not open.
 ///

@@ -78,8 +78,15 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
                 shares.into_iter().for_each(|share| fairness.add_remote(share, now, limits::FAIR_TELL_EVERY));
             }
             Notification::Echo => (),
-            Notification::Users(users) if users.is_empty() => hub.users.forget_all(),
-            Notification::Users(users) => users.into_iter().for_each(|user| hub.users.forget(user)),
+            Notification::Users(users) if users.is_empty() => {
+                hub.users.forget_all();
+                hub.streams.end_all();
+            }
+            // Their streams end: clients resume them, if their tokens are still valid.
+            Notification::Users(users) => users.into_iter().for_each(|user| {
+                hub.users.forget(user);
+                hub.streams.end_of_user(user);
+            }),
             Notification::Changed => {
                 let soonest = read_last.map(|last| last + CHANGES_APART);
                 read_at = read_at.or(Some(soonest.unwrap_or_else(Instant::now)));

@@ -79,3 +79,8 @@ impl UserCaller {
 pub fn client_name(user_id: Tsid) -> String {
     format!("u.{user_id}")
 }
+
+/// The user that a name of a client stands for. None: it is a client's.
+pub fn user_of_client(client_id: &str) -> Option<Tsid> {
+    client_id.strip_prefix("u.")?.parse().ok()
+}
