@@ -532,18 +532,7 @@ impl ContentShape {
         let Content { subject, body, html, blocks, template_code, event: _, fallback, .. } = content;
         let Content { action_url, image_url, category, severity, .. } = content;
         let fallback = fallback.map(|f| FallbackShape::of(*f));
-        ContentShape {
-            subject,
-            body,
-            html,
-            blocks,
-            template_code,
-            action_url,
-            image_url,
-            category,
-            severity,
-            fallback,
-        }
+        ContentShape { subject, body, html, blocks, template_code, action_url, image_url, category, severity, fallback }
     }
 }
 

@@ -41,8 +41,7 @@ pub async fn stream(
     let owner = reader.owner_of_message(&hub, id).await?;
     let opened = flow::watch::open(&hub, &owner, id).await?;
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
-    let mut source =
-        EventSource { subject: opened.subject, watch: opened.watch, sent: HashSet::new(), is_over: false };
+    let mut source = EventSource { subject: opened.subject, watch: opened.watch, sent: HashSet::new(), is_over: false };
     source.skip_to(last, &opened.news.events);
     let mut first = Frames::default();
     source.write(&mut first, &opened.news);

@@ -186,7 +186,8 @@ fn origin(text: &str) -> Result<String, String> {
     if text == "*" || url::Url::parse(text).is_ok_and(is_origin) {
         return Ok(text.to_owned());
     }
-    Err("give * or an origin as browsers send it: https://app.example.com, with a port only if it is unusual".to_owned())
+    Err("give * or an origin as browsers send it: https://app.example.com, with a port only if it is unusual"
+        .to_owned())
 }
 
 fn header_name(text: &str) -> Result<String, &'static str> {

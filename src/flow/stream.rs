@@ -110,8 +110,7 @@ pub async fn send_due(hub: &Hub) -> Result<bool> {
     let read = async {
         let tails = tails(hub, &due, limits::STREAM_TAIL).await?;
         let has_news = tails.values().any(|tail| !tail.events.is_empty());
-        let counts =
-            if has_news { inbox::counts_of(hub, hub.store.engine(), &users).await? } else { HashMap::new() };
+        let counts = if has_news { inbox::counts_of(hub, hub.store.engine(), &users).await? } else { HashMap::new() };
         Ok::<_, Error>((tails, counts))
     };
     let (mut tails, counts) = match read.await {
@@ -153,7 +152,9 @@ pub async fn sweep(hub: &Hub) -> Result<()> {
     let known = hub.streams.known_epoch();
     let epoch = read_epoch(hub).await?;
     if known.is_some_and(|known| known != epoch) {
-        tracing::warn!("the database's history is another one (a restored backup or a promoted standby); live clients begin anew");
+        tracing::warn!(
+            "the database's history is another one (a restored backup or a promoted standby); live clients begin anew"
+        );
         hub.streams.end_all();
         return Ok(());
     }

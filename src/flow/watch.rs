@@ -12,9 +12,7 @@ use crate::hub::watches::{MessageNews, Watch};
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::delivery::STATUSES;
-use crate::model::event::{
-    ACCEPTED_SEQ, COMPLETED_SEQ, EventKind, EventPayload, EventSubject, WHOLE_MESSAGE_NO,
-};
+use crate::model::event::{ACCEPTED_SEQ, COMPLETED_SEQ, EventKind, EventPayload, EventSubject, WHOLE_MESSAGE_NO};
 use crate::model::message::OverallStatus;
 use crate::model::partner::Partner;
 use crate::store;
@@ -99,7 +97,8 @@ async fn read(hub: &Hub, asked: &[(i16, Tsid, DateTime<Utc>)]) -> Result<HashMap
         let over = ended.iter().find(|e| (e.shard, e.message_id) == (*shard, *message_id));
         if let Some(over) = over.filter(|_| !has(&events, COMPLETED_SEQ)) {
             let deliveries = over.deliveries.iter();
-            let overall = OverallStatus::of(deliveries.map(|(chain, lane, status)| (*chain, lane.channel(), *status, 1)));
+            let overall =
+                OverallStatus::of(deliveries.map(|(chain, lane, status)| (*chain, lane.channel(), *status, 1)));
             let at = events.iter().map(|event| event.occurred_at).max().unwrap_or(*since);
             events.push(of_message(EventKind::MessageCompleted, COMPLETED_SEQ, Some(overall.as_str()), at));
         }

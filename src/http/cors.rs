@@ -20,8 +20,7 @@ pub async fn admit(State(hub): State<Hub>, request: Request, next: Next) -> Resp
     }
     let admitted = admitted(origins, request.headers());
     let asks = request.method() == Method::OPTIONS && request.headers().contains_key("access-control-request-method");
-    let mut response =
-        if asks { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
+    let mut response = if asks { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
     let headers = response.headers_mut();
     // A cache must not give one origin the answer for another.
     headers.append(header::VARY, HeaderValue::from_static("Origin"));

@@ -75,7 +75,8 @@ pub fn respond(first: Frames, source: impl Source, until: Option<Duration>) -> R
             Err(_quiet) => Some((Frames(":\n\n".to_owned()), (None, Some(source), until))),
         }
     });
-    let body = Body::from_stream(futures_util::StreamExt::map(frames, |Frames(text)| Ok::<_, Infallible>(Bytes::from(text))));
+    let body =
+        Body::from_stream(futures_util::StreamExt::map(frames, |Frames(text)| Ok::<_, Infallible>(Bytes::from(text))));
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         // nginx collects answers otherwise.

@@ -161,14 +161,8 @@ pub async fn read_all(
 /// # Errors
 /// As `put`.
 pub async fn see(db: impl Db<'_>, user: (i16, Tsid), up_to: Option<i64>, event_id: Tsid) -> Result<Option<i64>> {
-    let number = sqlx::query_file_scalar!(
-        "sql/inbox/see.sql",
-        user.0,
-        user.1.0,
-        up_to,
-        event_id.0,
-        StoredEvent::Seen.as_str(),
-    );
+    let number =
+        sqlx::query_file_scalar!("sql/inbox/see.sql", user.0, user.1.0, up_to, event_id.0, StoredEvent::Seen.as_str(),);
     Ok(number.fetch_optional(db).await?)
 }
 
@@ -186,9 +180,7 @@ pub async fn counts(
     let rows = sqlx::query_file!("sql/inbox/counts.sql", &shards, &ids, now, most).fetch_all(db).await?;
     Ok(rows
         .into_iter()
-        .map(|r| {
-            ((r.shard, Tsid(r.user_id)), InboxCounts { unseen: r.unseen, unread: r.unread, seq: r.seq })
-        })
+        .map(|r| ((r.shard, Tsid(r.user_id)), InboxCounts { unseen: r.unseen, unread: r.unread, seq: r.seq }))
         .collect())
 }
 
@@ -207,12 +199,7 @@ pub struct ItemQuery {
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time.
-pub async fn list(
-    db: impl Db<'_>,
-    user: (i16, Tsid),
-    query: &ItemQuery,
-    now: DateTime<Utc>,
-) -> Result<Vec<ItemRow>> {
+pub async fn list(db: impl Db<'_>, user: (i16, Tsid), query: &ItemQuery, now: DateTime<Utc>) -> Result<Vec<ItemRow>> {
     let rows = sqlx::query_file!(
         "sql/inbox/list.sql",
         user.0,
@@ -241,12 +228,7 @@ pub async fn get(db: impl Db<'_>, user: (i16, Tsid), item: (Tsid, i16)) -> Resul
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time.
-pub async fn snoozed_due(
-    db: impl Db<'_>,
-    shards: &[i16],
-    now: DateTime<Utc>,
-    most: i64,
-) -> Result<Vec<(i16, Tsid)>> {
+pub async fn snoozed_due(db: impl Db<'_>, shards: &[i16], now: DateTime<Utc>, most: i64) -> Result<Vec<(i16, Tsid)>> {
     let rows = sqlx::query_file!("sql/inbox/snoozed_due.sql", shards, now, most).fetch_all(db).await?;
     Ok(rows.into_iter().map(|r| (r.shard, Tsid(r.user_id))).collect())
 }

@@ -41,7 +41,8 @@ pub const ARRIVED: &str = "ITEM_ARRIVED";
 pub async fn user_tails(db: impl Db<'_>, after: &[(i16, Tsid, i64)], most: i64) -> Result<Vec<UserEventRow>> {
     let (shards, ids) = user_columns(after.iter().map(|(shard, user_id, _)| (*shard, *user_id)));
     let seqs: Vec<i64> = after.iter().map(|(_, _, seq)| *seq).collect();
-    let rows = sqlx::query_file!("sql/stream/user_tails.sql", &shards, &ids, &seqs, most, ARRIVED).fetch_all(db).await?;
+    let rows =
+        sqlx::query_file!("sql/stream/user_tails.sql", &shards, &ids, &seqs, most, ARRIVED).fetch_all(db).await?;
     Ok(rows
         .into_iter()
         .map(|r| {

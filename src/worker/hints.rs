@@ -69,7 +69,9 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
     loop {
         match notification {
             // Sent by this process.
-            Notification::Ready { from, .. } | Notification::Shares { from, .. } | Notification::Streams { from, .. }
+            Notification::Ready { from, .. }
+            | Notification::Shares { from, .. }
+            | Notification::Streams { from, .. }
                 if from == hub.process => {}
             Notification::Streams { hints, .. } => hub.streams.note_here(&hints),
             Notification::Ready { ready, .. } => hub.wake.notify_here(&ready),

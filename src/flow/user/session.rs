@@ -205,6 +205,7 @@ pub fn of_user(user: &User, partner: &Partner, from: &Origin) -> UserCaller {
         partner: partner.clone().into(),
         user: user.clone().into(),
         door: Door::Token { sid: None },
+        until: None,
         origin: from.clone(),
     }
 }
