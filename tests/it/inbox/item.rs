@@ -11,7 +11,7 @@ use crate::inbox::to_inbox;
 use crate::support::app::App;
 use crate::support::hubs::{another, lose, stop, take, take_one};
 
-/// S2-18: a message over INAPP is in the inboxes of its users, is DELIVERED with its event, and carries what was posted;
+/// A message over INAPP is in the inboxes of its users, is DELIVERED with its event, and carries what was posted;
 /// without `to` it goes to the ids of the recipients. A second run of the worker changes nothing.
 #[tokio::test]
 async fn inapp_message_is_in_the_inbox_and_delivered() {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::inbox::{Live, serve};
 use crate::support::app::App;
 use crate::support::hubs::{another, stop};
+use crate::support::wait::until;
 
 /// A user's own access token, as its partner's server asks for one.
 async fn token(app: &App, user: &str) -> String {
@@ -32,7 +33,7 @@ fn start_loops(hub: &Hub) {
     hints::start_listening(hub, vec![Topic::Streams, Topic::Users, Topic::Echo]);
 }
 
-/// S4-74, S4-208, L3, L4, L8: a client of each of two processes gets each item and change once and in order, with absolute
+/// S2-18, S4-74, S4-208, L3, L4, L8: a client of each of two processes gets each item and change once and in order, with absolute
 /// counts; one that was away resumes at the other process with exactly what it missed.
 #[tokio::test]
 async fn live_clients_of_two_processes_agree_and_resume_anywhere() {
@@ -45,6 +46,7 @@ async fn live_clients_of_two_processes_agree_and_resume_anywhere() {
     let mut here = Live::open(stream(&app, app.address, &token, None)).await;
     let mut away = Live::open(stream(&app, there, &token, None)).await;
     for live in [&mut here, &mut away] {
+        live.expect_retry().await;
         let first = live.expect("counts").await;
         assert_eq!((&first.data["unread"], &first.data["seq"]), (&json!(0), &json!(0)));
         assert!(first.id.is_some(), "from here it resumes");
@@ -58,6 +60,7 @@ async fn live_clients_of_two_processes_agree_and_resume_anywhere() {
         last = item.id.unwrap();
     }
     drop(away);
+    until("a connection that is gone listens no more", async || other.streams.listened().is_empty()).await;
     app.arrive("u-1", "b").await;
     app.as_user("u-1", "POST", &format!("/v1/inbox/{a}/read"), None).await.expect(200);
     app.as_user("u-1", "POST", "/v1/inbox/seen", None).await.expect(200);
@@ -161,7 +164,7 @@ async fn resume_that_cannot_be_whole_is_a_reset() {
     app.done().await;
 }
 
-/// S4-71: a ticket opens one stream, within half a minute; a stream ends with its token, and when its user is signed out
+/// S4-41: a ticket opens one stream, within half a minute; a stream ends with its token, and when its user is signed out
 /// everywhere.
 #[tokio::test]
 async fn ticket_opens_one_stream_and_a_stream_ends_with_its_token() {

@@ -95,6 +95,13 @@ impl Live {
         }
     }
 
+    /// The first frame says how long a client waits before it comes back.
+    async fn expect_retry(&mut self) {
+        let chunk = timeout(PATIENCE, self.response.chunk()).await.expect("a frame").expect("a body").expect("a frame");
+        self.received.push_str(std::str::from_utf8(&chunk).expect("UTF-8"));
+        assert!(self.received.starts_with("retry: "), "{}", self.received);
+    }
+
     /// The next event, which has this name.
     #[track_caller]
     fn expect(&mut self, name: &'static str) -> impl Future<Output = Event> {
