@@ -38,7 +38,7 @@ pub enum Scope {
 }
 
 /// All invariants in the order in which they are checked: name, meaning, scope.
-pub const INVARIANTS: [(&str, &str, Scope); 25] = [
+pub const INVARIANTS: [(&str, &str, Scope); 26] = [
     ("lease", "a status and its lease agree", Scope::Slice),
     ("attempts", "attempts are 1..n without gaps", Scope::Slice),
     ("in_flight", "at most one attempt in flight, and only the newest", Scope::Slice),
@@ -68,6 +68,8 @@ pub const INVARIANTS: [(&str, &str, Scope); 25] = [
     ("unapplied", "no receipt that can be applied waits", Scope::All),
     ("fallback", "a fallback replaces its delivery once", Scope::Slice),
     ("stats", "the statistics are what a recount gives", Scope::AllSlices),
+    // It reads all users, so it is left out of the rounds of a watch.
+    ("users", "users are on the shards of their partners, and nothing is left of deleted ones", Scope::AllSlices),
 ];
 
 /// Messages of a shard with ids from `from` up to, not including, `to`, with everything under them.
@@ -385,6 +387,7 @@ pub async fn check_all(
         "nets" => find!(conn, invariant, "sql/fsck/nets.sql"),
         "relayed" => find!(conn, invariant, "sql/fsck/relayed.sql"),
         "unapplied" => find!(conn, invariant, "sql/fsck/unapplied.sql", began),
+        "users" => find!(conn, invariant, "sql/fsck/users.sql"),
         "stats" if facts.doubtful.is_empty() => Violations::default(),
         "stats" => {
             let partners: Vec<i64> = facts.doubtful.iter().map(|partner| partner.0).collect();
