@@ -482,7 +482,10 @@ async fn bootstrap(hub: &Hub, permit: AdminPermit<'_>, output: Output) -> Result
 }
 
 /// Finds a partner by name or id.
-async fn find(hub: &Hub, wanted: &str) -> Result<Partner> {
+///
+/// # Errors
+/// `Error::Setup` if there is none; `Error::Unavailable` if the database cannot be reached.
+pub async fn find(hub: &Hub, wanted: &str) -> Result<Partner> {
     let db = hub.store.api();
     let mut found = store::partner::find_by_name(db, &composed(wanted.to_owned())).await?;
     if let (None, Ok(id)) = (&found, wanted.parse()) {
