@@ -87,6 +87,10 @@ pub const PHONE_CHARS: usize = 30;
 pub const USER_KEY_CHARS: usize = 64;
 /// A template's code at Kakao.
 pub const TEMPLATE_CODE_CHARS: usize = 64;
+/// A URL of an item in an inbox.
+pub const LINK_CHARS: usize = 2_000;
+/// The category of an item in an inbox: a partner's own word.
+pub const CATEGORY_CHARS: usize = 64;
 /// The subject of an LMS or MMS, as CP949: carriers cut a longer one.
 pub const MOBILE_SUBJECT_BYTES: usize = 40;
 
@@ -241,6 +245,32 @@ pub const FAIR_TELL_EVERY: Duration = Duration::from_secs(1);
 /// Least time between two reads of signing keys because a token names an unknown one.
 pub const KEYS_READ_EVERY: chrono::TimeDelta = chrono::TimeDelta::seconds(5);
 
+/// Users that a process remembers; when reached, all are forgotten and read anew.
+pub const USERS_REMEMBERED: usize = 20_000;
+/// Partners whose user keys a process remembers; when reached, all are forgotten and read anew.
+pub const USER_DOORS_REMEMBERED: usize = 4_096;
+/// Requests a second of one user at one process, and how many at once after a pause.
+pub const USER_REQUESTS: u32 = 50;
+pub const USER_REQUESTS_BURST: u32 = 100;
+/// Users that one user may block.
+pub const USER_BLOCKS: i64 = 1_000;
+/// Devices of one user; the oldest is removed for a new one.
+pub const USER_DEVICES: i64 = 20;
+/// A user's text about itself.
+pub const USER_BIO_BYTES: usize = 2_000;
+/// How long the former external id of a deleted user is known: twice as long as a token that names it may be valid.
+pub const FORMER_EXTERNAL_KEPT: chrono::TimeDelta = chrono::TimeDelta::hours(48);
+/// Passwords that a process hashes at the same time, and those that wait; a further sign-in is answered 503.
+pub const PASSWORDS_AT_ONCE: usize = 2;
+pub const PASSWORDS_WAITING: usize = 8;
+/// How long a remembered user is used without a notification of a change.
+pub const USER_KEPT: chrono::TimeDelta = chrono::TimeDelta::seconds(10);
+/// Least time between two records of when a user was last seen.
+pub const USER_SEEN_EVERY: chrono::TimeDelta = chrono::TimeDelta::minutes(1);
+/// How often missing users are looked for and made before a request is answered 503: each round fails only if others
+/// make the same users at the same moment, or a random code is taken.
+pub const USER_ROUNDS: usize = 4;
+
 /// Most rows of a page.
 pub const PAGE_MAX: i64 = 200;
 /// Rows of a page if the caller names no number.
@@ -271,6 +301,36 @@ pub const CONNECTIONS: usize = 8_192;
 /// Connections of one server that carry a stream, besides those; a further stream is refused. As many as the others,
 /// because each costs the same: a socket, a task and its buffers.
 pub const STREAMS: usize = 8_192;
+/// News of a stream that wait for one connection; a connection that takes less is ended, and its client resumes.
+pub const STREAM_NEWS: usize = 256;
+/// Events that a client gets when it resumes; one that missed more begins anew.
+pub const STREAM_REPLAY: usize = 500;
+/// Streams read in one statement, and events of each: the rest is read by the next.
+pub const STREAM_ROUND: usize = 1_000;
+pub const STREAM_TAIL: usize = 200;
+/// How often all streams that are listened to are compared with the database, and how many in one statement.
+pub const SWEEP_EVERY: Duration = Duration::from_secs(2);
+pub const STREAM_SWEEP: usize = 5_000;
+/// Pause between two hints about streams: at most a hundred a second from a process.
+pub const STREAM_HINT_PAUSE: Duration = Duration::from_millis(10);
+/// How often snoozed items are looked for whose time has come.
+pub const SNOOZED_EVERY: Duration = Duration::from_secs(5);
+/// How often a batch of items is put again that another worker put in part at the same moment.
+pub const PUT_AGAIN: usize = 3;
+/// Events of streams are kept for so long; a client that was away for longer begins anew.
+pub const STREAM_EVENTS_KEPT: chrono::TimeDelta = chrono::TimeDelta::days(15);
+/// How long a ticket for a stream is valid.
+pub const TICKET_VALID: chrono::TimeDelta = chrono::TimeDelta::seconds(30);
+/// How far back `fsck` looks for gaps in streams.
+pub const STREAM_CHECKED: chrono::TimeDelta = chrono::TimeDelta::hours(1);
+/// How often the events of watched messages are read, and for how long before the last one again: an event may be
+/// committed later than one that happened after it.
+pub const WATCH_MESSAGES_EVERY: Duration = Duration::from_millis(250);
+pub const WATCH_AGAIN: chrono::TimeDelta = chrono::TimeDelta::seconds(5);
+/// Messages that one process watches at the same time; a further one is refused.
+pub const WATCHED_MESSAGES: usize = 1_000;
+/// A comment goes over a stream without news this often, so that proxies keep it open and a lost peer is noticed.
+pub const STREAM_HEARTBEAT: Duration = Duration::from_secs(15);
 /// Connections that carry requests from one address (IPv6: one /64) without an authenticated request yet. Many domain
 /// services may share an address; few sign in at the same moment.
 pub const STRANGERS_OF_ADDRESS: usize = 256;

@@ -1,4 +1,5 @@
--- SENT requires an attempt accepted by its answer or a receipt, without a later failure; DELIVERED requires a receipt.
+-- SENT requires an attempt accepted by its answer or a receipt, without a later failure; DELIVERED requires a receipt, or
+-- over INAPP (lanes 60 to 65), which has no receipts, an accepted attempt.
 -- The reverse holds too, except for a late acceptance while the next attempt runs, an accepted attempt without a
 -- receipt in time, and a redriven delivery.
 -- $1 shard, $2 message_id from this on, $3 message_id below this.
@@ -10,7 +11,7 @@ where d.shard = $1 and d.message_id >= $2 and d.message_id < $3 and d.status in 
     select from attempt_history a
     where a.shard = $1 and a.message_id >= $2 and a.message_id < $3 and a.message_id = d.message_id and a.no = d.no
       and case d.status when 'SENT' then a.receipt = 'ACCEPTED' or a.outcome = 'ACCEPTED' and a.receipt is null
-        else a.receipt = 'DELIVERED' end)
+        else a.receipt = 'DELIVERED' or d.lane between 60 and 65 and a.outcome = 'ACCEPTED' end)
 union all
 select a.message_id, a.no, format('attempt %s accepted, but %s', a.attempt, d.status)
 from attempts a

@@ -15,7 +15,8 @@ use utoipa::{IntoParams, ToSchema};
 use super::delivery::{Delivery, webhook_events};
 use super::form;
 use super::shape::{
-    ChannelWord, DeliveryStatus, EventWord, MessageStatus, PriorityWord, message_filter, message_id, metadata,
+    ChannelWord, DeliveryStatus, EventWord, MessageStatus, PriorityWord, SeverityWord, message_filter, message_id,
+    metadata,
 };
 use crate::error::{Code, Fault, Refusal, Result};
 use crate::flow;
@@ -474,6 +475,22 @@ pub struct ContentShape {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     template_code: Option<String>,
+    /// INAPP: where the item leads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    action_url: Option<String>,
+    /// INAPP: a picture beside the item.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    image_url: Option<String>,
+    /// INAPP: the partner's own word, by which a client may sort items.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    category: Option<String>,
+    /// INAPP: how much the item matters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<SeverityWord>, nullable = false)]
+    severity: Option<String>,
     /// The fallback that is sent if this content does not arrive.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -512,9 +529,10 @@ pub struct FallbackShape {
 impl ContentShape {
     /// Leaves out `event`: each delivery of a webhook states its event in fields of its own.
     fn of(content: Content) -> ContentShape {
-        let Content { subject, body, html, blocks, template_code, event: _, fallback } = content;
+        let Content { subject, body, html, blocks, template_code, event: _, fallback, .. } = content;
+        let Content { action_url, image_url, category, severity, .. } = content;
         let fallback = fallback.map(|f| FallbackShape::of(*f));
-        ContentShape { subject, body, html, blocks, template_code, fallback }
+        ContentShape { subject, body, html, blocks, template_code, action_url, image_url, category, severity, fallback }
     }
 }
 

@@ -2,15 +2,20 @@
 //! the store, and answers.
 
 mod audit;
+mod auth;
 mod delivery;
+mod envelope;
 mod event;
 mod form;
 pub mod health;
+mod inbox;
 mod ledger;
 mod message;
+mod message_events;
 mod notification;
 pub mod openapi;
 mod partner;
+mod partner_user;
 mod provider;
 mod receipt;
 mod redrive;
@@ -19,6 +24,7 @@ mod shape;
 mod sign_in;
 mod sql_intake;
 mod stats;
+mod user;
 mod webhook;
 
 use std::sync::LazyLock;
@@ -29,7 +35,7 @@ use axum::{Extension, Router};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::http::{problem, request};
+use crate::http::{cors, problem, request};
 use crate::hub::Hub;
 use crate::ui::docs;
 
@@ -41,12 +47,32 @@ fn routes() -> OpenApiRouter<Hub> {
         .routes(routes!(message::accept_batch)) // /v1/messages/batch
         .routes(routes!(message::get)) // /v1/messages/{id}
         .routes(routes!(message::timeline)) // /v1/messages/{id}/timeline
+        .routes(routes!(message_events::stream)) // /v1/messages/{id}/events
         .routes(routes!(message::cancel)) // /v1/messages/{id}/cancel
         .routes(routes!(delivery::list)) // /v1/deliveries
         .routes(routes!(delivery::get)) // /v1/deliveries/{id}
         .routes(routes!(stats::daily)) // /v1/stats/daily
         .routes(routes!(ledger::get)) // /v1/ledger
         .routes(routes!(sql_intake::refused)) // /v1/intake/refused
+        // Partners manage their users.
+        .routes(routes!(partner_user::put, partner_user::get, partner_user::erase)) // /v1/users/{externalId}
+        .routes(routes!(partner_user::token)) // /v1/users/{externalId}/token
+        // Users sign up and sign in.
+        .routes(routes!(auth::sign_up)) // /api/v1/auth/signup
+        .routes(routes!(auth::login)) // /api/v1/auth/login
+        .routes(routes!(auth::refresh)) // /api/v1/auth/refresh
+        .routes(routes!(auth::logout)) // /api/v1/auth/logout
+        // Users.
+        .routes(routes!(user::me, user::change_me, user::withdraw)) // /api/v1/users/me
+        .routes(routes!(user::set_profile_image)) // /api/v1/users/me/profile-image
+        .routes(routes!(user::set_background_image)) // /api/v1/users/me/background-image
+        .routes(routes!(user::change_password)) // /api/v1/users/me/password
+        .routes(routes!(user::register_device, user::devices)) // /api/v1/users/me/devices
+        .routes(routes!(user::delete_device)) // /api/v1/users/me/devices/{deviceId}
+        .routes(routes!(user::set_presence)) // /api/v1/users/status
+        .routes(routes!(user::blocks)) // /api/v1/users/blocks
+        .routes(routes!(user::get)) // /api/v1/users/{userId}
+        .routes(routes!(user::block, user::unblock)) // /api/v1/users/{userId}/block
         // Partners manage their endpoints.
         .routes(routes!(webhook::create, webhook::list)) // /v1/webhooks
         .routes(routes!(webhook::get, webhook::update, webhook::delete)) // /v1/webhooks/{id}
@@ -87,6 +113,18 @@ fn routes() -> OpenApiRouter<Hub> {
         // Reference for authors of clients.
         .routes(routes!(reference::errors)) // /v1/errors
         .routes(routes!(openapi::get)) // /openapi.json
+        // Users read and change their inbox, live.
+        .routes(routes!(inbox::list)) // /v1/inbox
+        .routes(routes!(inbox::counts)) // /v1/inbox/counts
+        .routes(routes!(inbox::stream)) // /v1/inbox/stream
+        .routes(routes!(inbox::see)) // /v1/inbox/seen
+        .routes(routes!(inbox::read_all)) // /v1/inbox/read-all
+        .routes(routes!(inbox::read_item)) // /v1/inbox/{id}/read
+        .routes(routes!(inbox::unread_item)) // /v1/inbox/{id}/unread
+        .routes(routes!(inbox::archive_item)) // /v1/inbox/{id}/archive
+        .routes(routes!(inbox::unarchive_item)) // /v1/inbox/{id}/unarchive
+        .routes(routes!(inbox::snooze_item)) // /v1/inbox/{id}/snooze
+        .routes(routes!(inbox::make_ticket)) // /api/v1/sse/ticket
         // Monitoring.
         .routes(routes!(health::alive)) // /healthz
         .routes(routes!(health::ready)) // /readyz
@@ -113,6 +151,7 @@ pub fn router(hub: &Hub) -> Router {
     with_pages(router)
         .fallback(problem::route_not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(axum::middleware::from_fn_with_state(hub.clone(), cors::admit))
         .layer(Extension(openapi::Document(&DOCUMENT)))
         .layer(axum::middleware::from_fn_with_state(hub.clone(), request::wrap_request))
         .with_state(hub.clone())

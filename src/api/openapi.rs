@@ -13,14 +13,15 @@ use utoipa::{OpenApi, Path as _, ToSchema as _};
 
 use super::event::{self, WebhookEvent};
 use crate::http::answer::Answer;
-use crate::http::problem::ProblemBody;
+use crate::http::problem::{EnvelopedProblem, ProblemBody};
 use crate::http::query::Query;
+use crate::http::request::is_enveloped;
 
 const ABOUT: &str = "A self-hosted notification hub. Every answer has `X-Request-Id`; every error is \
     `application/problem+json` with a `code` and a `reason`, which `GET /v1/errors` explains.";
 
 #[derive(OpenApi)]
-#[openapi(components(schemas(ProblemBody, WebhookEvent)))]
+#[openapi(components(schemas(ProblemBody, EnvelopedProblem, WebhookEvent)))]
 struct Common;
 
 /// The document's bytes. All answers share them, because the route needs no sign-in and may be called often.
@@ -39,16 +40,17 @@ pub fn to_json(mut document: utoipa::openapi::OpenApi) -> Bytes {
         Some(TAGS.map(|(name, description)| Tag::builder().name(name).description(Some(description)).build()).to_vec());
     let bearer = Http::builder().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
     document.components.get_or_insert_default().add_security_scheme("bearer", SecurityScheme::Http(bearer));
-    for item in document.paths.paths.values_mut() {
+    for (path, item) in &mut document.paths.paths {
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
-        operations.into_iter().flatten().for_each(add_common_responses);
+        let problem = if is_enveloped(path) { EnvelopedProblem::name() } else { ProblemBody::name() };
+        operations.into_iter().flatten().for_each(|operation| add_common_responses(operation, &problem));
     }
     let webhook = PathItem::new(HttpMethod::Post, event::__path_event::operation());
     document.webhooks = Some(PathsBuilder::new().path(event::__path_event::path(), webhook).build());
     serde_json::to_value(document).unwrap_or_default().to_string().into()
 }
 
-const TAGS: [(&str, &str); 11] = [
+const TAGS: [(&str, &str); 14] = [
     ("sign-in", "exchange a client's secret for tokens"),
     ("messages", "post messages and read their state"),
     ("deliveries", "one message to one recipient over one channel"),
@@ -57,19 +59,22 @@ const TAGS: [(&str, &str); 11] = [
     ("redrives", "send dead letters and events again"),
     ("notifications", "messages in the words of seed 003"),
     ("receipts", "for providers: reports about deliveries they accepted"),
+    ("user-sign-in", "people sign up and sign in, where a partner allows it"),
+    ("users", "a partner's own people: profiles, blocks, devices"),
+    ("partner-users", "for partners: their users, by their own ids"),
     ("partners", "for admins: partners and their limits, keys, the audit log"),
     ("reference", "for authors of clients: error codes and this document"),
     ("operations", "for monitoring"),
 ];
 
 /// Adds the error responses that follow from an operation's path, body and sign-in. Responses that the operation
-/// declares itself stay as they are.
-fn add_common_responses(operation: &mut Operation) {
+/// declares itself stay as they are. `problem`: the schema of the errors.
+fn add_common_responses(operation: &mut Operation, problem: &str) {
     let parameters = operation.parameters.iter().flatten();
     let in_path = parameters.clone().any(|p| matches!(p, RefOr::T(p) if p.parameter_in == ParameterIn::Path));
     let has_body = operation.request_body.is_some();
     let names_partner = parameters.clone().any(|p| matches!(p, RefOr::T(p) if p.name == "partnerId"));
-    let signs_in_now = operation.tags.iter().flatten().any(|tag| tag == "sign-in");
+    let signs_in_now = operation.tags.iter().flatten().any(|tag| tag == "sign-in" || tag == "user-sign-in");
     // Providers authenticate in their own ways and without a bearer token.
     let proves = operation.tags.iter().flatten().any(|tag| tag == "receipts");
     let signs_in = operation.security.is_some() || signs_in_now || proves;
@@ -89,7 +94,7 @@ fn add_common_responses(operation: &mut Operation) {
         (true, 503, "temporarily unavailable"),
     ];
     for (_, status, description) in common.into_iter().filter(|row| row.0) {
-        let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name(ProblemBody::name()))).build();
+        let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name(problem))).build();
         let answer = ResponseBuilder::new().description(description).content("application/problem+json", problem);
         let answer = match status {
             429 | 503 => answer.header("Retry-After", described_header(Type::Integer, "seconds to wait")),

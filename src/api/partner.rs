@@ -53,6 +53,8 @@ pub struct PartnerShape {
     capabilities: Vec<&'static str>,
     /// True if the content of its messages is encrypted in the database.
     encrypt_content: bool,
+    /// True if people may make a user of this partner for themselves.
+    sign_up: bool,
     /// Only in the answer to the creation.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_id: Option<String>,
@@ -77,6 +79,7 @@ fn shape(p: &Partner, credentials: Option<Credentials>) -> PartnerShape {
         channels: p.channels.as_ref().map(|all| all.iter().map(|c| c.as_str()).collect()),
         capabilities: may.into_iter().filter(|(_, may)| *may).map(|(word, _)| word).collect(),
         encrypt_content: p.encrypt_content,
+        sign_up: p.sign_up,
         client_id,
         client_secret,
     }
@@ -105,6 +108,11 @@ static PARTNER: Form = Form {
         Field::optional("channels", Kind::List(&Kind::Plain(WORD), None, None), ""),
         Field::optional("capabilities", Kind::List(&Kind::Plain(WORD), None, None), ""),
         Field::optional("encryptContent", Kind::Flag, ""),
+        Field::optional(
+            "signUp",
+            Kind::Flag,
+            "Whether people may make a user of this partner for themselves. False by default.",
+        ),
     ]),
     examples: &[],
 };
@@ -204,6 +212,7 @@ fn read_change(mut fields: Fields<'_>, new: bool, faults: &Faults) -> PartnerCha
         may_cancel: may(Capability::Cancel),
         may_receive_content: may(Capability::WebhookContent),
         encrypt_content: fields.flag("encryptContent"),
+        sign_up: fields.flag("signUp"),
     };
     if !new && fields.has("timeZone") {
         fields.take("timeZone");

@@ -14,12 +14,14 @@ use crate::model::channel::{CHANNELS, Channel};
 use crate::model::delivery::{OutcomeKind, STATUSES, Status};
 use crate::model::endpoint::EndpointStatus;
 use crate::model::event::{EVENT_KINDS, EventKind};
-use crate::model::intake::is_mailbox;
+use crate::model::inbox::{INBOX_FILTERS, InboxFilter};
+use crate::model::intake::{SEVERITIES, is_mailbox};
 use crate::model::lane::{Lane, PRIORITIES, Priority};
 use crate::model::message::{OVERALL_STATUSES, OverallStatus};
 use crate::model::phone;
 use crate::model::receipt::{RECEIPT_OUTCOMES, ReceiptOutcome};
 use crate::model::redrive::{REDRIVE_KINDS, REDRIVE_STATUSES, RedriveKind, RedriveStatus};
+use crate::model::stream::ResetReason;
 use crate::store::message::MessageFilter;
 
 words! {
@@ -34,6 +36,12 @@ words! {
         OutcomeKind::Rejected, OutcomeKind::Unknown, OutcomeKind::NotCalled].map(OutcomeKind::as_str);
     ReceiptWord, "the outcome that a provider reports later, from the weakest to the strongest",
         RECEIPT_OUTCOMES.map(ReceiptOutcome::as_str);
+    InboxFilterWord, "which items of an inbox", INBOX_FILTERS.map(InboxFilter::as_str);
+    ItemChangeWord, "what happened to an item, or to the inbox", ["ARRIVED", "CHANGED", "SEEN", "READ_ALL"];
+    ResetWord, "why a client begins anew: the numbers belong to another history of the database (epoch), some events are \
+        no longer kept (gap), or too many were missed (too_far)", [ResetReason::Epoch, ResetReason::Gap,
+        ResetReason::TooFar].map(ResetReason::as_str);
+    SeverityWord, "how much an item of an inbox matters", SEVERITIES;
     RedriveKindWord, "what a job sends again: dead letters (redrive), those of one endpoint (recover), or events \
         (replay)", REDRIVE_KINDS.map(RedriveKind::as_str);
     RedriveStatusWord, "the state of a job", REDRIVE_STATUSES.map(RedriveStatus::as_str);

@@ -125,14 +125,18 @@ async fn act(hub: &Hub, actor: &Actor, action: Action, output: Output) -> Result
         Action::Reseal => {
             let done = flow::reseal::reseal(hub, permit).await?;
             let (keys, messages, endpoints) = (done.signing_keys, done.messages, done.endpoints);
-            let text = format!("{keys} signing keys, {messages} messages and {endpoints} endpoints encrypted again");
+            let (user_keys, devices) = (done.user_keys, done.devices);
+            let text = format!(
+                "{keys} signing keys, {messages} messages, {endpoints} endpoints, user keys of {user_keys} partners and \
+                 {devices} devices encrypted again"
+            );
             let value = json!({"signingKeys": keys, "messages": messages, "endpoints": endpoints,
-                "unopened": done.unopened});
+                "userKeys": user_keys, "devices": devices, "unopened": done.unopened});
             say(value, text);
             if done.unopened > 0 {
                 let n = done.unopened;
                 return Err(Error::Setup(format!(
-                    "{n} messages or endpoints cannot be decrypted with the master keys given; the log names them"
+                    "{n} sealed values cannot be decrypted with the master keys given; the log names them"
                 )));
             }
         }

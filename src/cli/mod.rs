@@ -23,6 +23,7 @@ mod stand_ins;
 mod status;
 mod tail;
 mod up;
+mod user;
 mod webhook;
 mod webhook_listen;
 mod webhook_verify;
@@ -102,6 +103,8 @@ enum Command {
     Redrive(Box<redrive::Redrive>),
     /// Manages partners, their limits and keys, at the database.
     Partner(partner::PartnerCommand),
+    /// Shows, blocks, signs out and erases a partner's own people, at the database.
+    User(user::UserCommand),
     /// Manages keys of operators and admins, signing keys and encryption at rest, at the database.
     Key(key::KeyCommand),
     /// Checks settings, database, clock, partitions and providers, and prints remedies.
@@ -360,6 +363,7 @@ async fn run(cli: Cli) -> Result<u8> {
         Command::Tail(args) => tail::run(args, output).await,
         Command::Redrive(args) => redrive::run(*args, output).await,
         Command::Partner(args) => partner::run(args, output).await,
+        Command::User(args) => user::run(args, output).await,
         Command::Key(args) => key::run(args, output).await,
         Command::Doctor(args) => doctor::run(*args, output).await,
         Command::Health(args) => health::run(args, output).await,

@@ -87,6 +87,24 @@ enum Action {
         )]
         overlap_seconds: i64,
     },
+    /// Makes a new key with which the partner's server signs tokens for its users. It is printed once and cannot be read
+    /// again.
+    #[command(after_help = "Sign with HS256, with the whole key as the secret. Header and claims of a token:\n  \
+{\"typ\": \"JWT\", \"alg\": \"HS256\", \"kid\": KID}\n  \
+{\"iss\": PARTNER_ID, \"aud\": \"notihub/user\", \"sub\": YOUR_USER_ID, \"iat\": NOW, \"exp\": NOW + 3600}\n\n\
+`notihub docs users` has samples.")]
+    UserKey {
+        /// The partner's name or id.
+        partner: String,
+        /// Seconds for which the former key stays valid; 0: its tokens are void at once.
+        #[arg(
+            long,
+            default_value_t = 0,
+            value_name = "S",
+            value_parser = clap::value_parser!(i64).range(0..=OVERLAP_MOST.num_seconds())
+        )]
+        overlap_seconds: i64,
+    },
     /// Lets a database login enqueue messages for a partner with the SQL function notihub.enqueue.
     #[command(after_help = "Example:\n  notihub partner grant orders --role orders_service\n\nThe login is a \
 role of PostgreSQL; members of the role may then enqueue as well. It must also be a member of notihub_enqueue: the \
@@ -160,6 +178,9 @@ struct PartnerFlags {
     /// Whether its endpoints may receive the content of its messages [default: false].
     #[arg(long, value_name = "BOOL")]
     may_receive_content: Option<bool>,
+    /// Whether people may make a user of this partner for themselves, with a username and password [default: false].
+    #[arg(long, value_name = "BOOL")]
+    sign_up: Option<bool>,
 }
 
 #[derive(Debug, Clone)]
@@ -203,6 +224,7 @@ impl PartnerFlags {
             may_cancel: self.may_cancel,
             encrypt_content: self.encrypt_content,
             may_receive_content: self.may_receive_content,
+            sign_up: self.sign_up,
             ..PartnerChange::default()
         }
     }
@@ -289,6 +311,22 @@ async fn act(hub: &Hub, actor: &Actor, action: Action, owner_url: &str, output: 
             let id = find(hub, &partner).await?.partner_id;
             let made = flow::partner::rotate(hub, permit, id, TimeDelta::seconds(overlap_seconds)).await?;
             print_credentials(&made, output);
+        }
+        Action::UserKey { partner, overlap_seconds } => {
+            let partner = find(hub, &partner).await?;
+            let overlap = TimeDelta::seconds(overlap_seconds);
+            let made = flow::partner::rotate_user_key(hub, permit, partner.partner_id, overlap).await?;
+            match output {
+                Output::Json => print::json(&json!({
+                    "partnerId": partner.partner_id.to_string(), "kid": made.kid, "userKey": made.key,
+                })),
+                Output::Text => anstream::println!(
+                    "iss      {}\nkid      {}\nuserKey  {}   (shown this once)",
+                    partner.partner_id,
+                    made.kid,
+                    made.key
+                ),
+            }
         }
         Action::Erase { recipient, partner } => {
             let partner = match partner {
@@ -444,7 +482,10 @@ async fn bootstrap(hub: &Hub, permit: AdminPermit<'_>, output: Output) -> Result
 }
 
 /// Finds a partner by name or id.
-async fn find(hub: &Hub, wanted: &str) -> Result<Partner> {
+///
+/// # Errors
+/// `Error::Setup` if there is none; `Error::Unavailable` if the database cannot be reached.
+pub async fn find(hub: &Hub, wanted: &str) -> Result<Partner> {
     let db = hub.store.api();
     let mut found = store::partner::find_by_name(db, &composed(wanted.to_owned())).await?;
     if let (None, Ok(id)) = (&found, wanted.parse()) {
@@ -473,7 +514,7 @@ fn print_line(p: &Partner) {
         .map_or("every channel".to_owned(), |all| all.iter().map(|c| c.as_str()).collect::<Vec<_>>().join(", "));
     let retention = p.retention_days.map_or(String::new(), |d| format!(", content kept {d} days"));
     anstream::println!(
-        "{} {:<20} {:<8} {}/s, sees {} days, {}, {channels}{retention}{}",
+        "{} {:<20} {:<8} {}/s, sees {} days, {}, {channels}{retention}{}{}",
         p.partner_id,
         print::printable(&p.name),
         p.status.as_str(),
@@ -481,6 +522,7 @@ fn print_line(p: &Partner) {
         p.lookup_days,
         p.time_zone,
         if p.encrypt_content { ", encrypted" } else { "" },
+        if p.sign_up { ", sign-up" } else { "" },
     );
 }
 

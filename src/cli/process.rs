@@ -16,7 +16,7 @@ use crate::hub::{Hub, Parts};
 use crate::model::access::principal::Actor;
 use crate::model::channel::{Channel, OnUnknown};
 use crate::provider::http::{ClientSettings, ConnectionPolicy};
-use crate::provider::{Account, Provider, Providers, mock, registry, slack, smtp, webhook};
+use crate::provider::{Account, Provider, Providers, inapp, mock, registry, slack, smtp, webhook};
 use crate::shutdown::Shutdown;
 use crate::store::role::GrantRepair;
 use crate::store::{self, PoolSizes, Store};
@@ -166,6 +166,7 @@ pub fn providers(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> Res
             common: common.clone(),
         })?));
     }
+    all.push(account(inapp::Inapp));
     all.push(account(webhook::Webhook::new(webhook::WebhookSettings {
         rules: settings.webhooks.rules(),
         connections: connections(Channel::Webhook),

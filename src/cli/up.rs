@@ -98,6 +98,9 @@ async fn run_hub(mut settings: Settings, dependencies: &Shutdown, options: &UpOp
     process::make_master_key(&settings.database)?;
     let hub = process::open_hub(settings, store, Shutdown::new()).await?;
     let kept = load_or_make_keys(&hub).await?;
+    if options.demo {
+        allow_sign_up(&hub).await?;
+    }
     let address = process::start(&hub, Role::Both).await?;
     let url = address.map(|a| format!("http://{a}")).unwrap_or_default();
     for (vendor, name, _) in simulators.vendors.iter().filter(|_| address.is_some()) {
@@ -128,6 +131,22 @@ async fn run_hub(mut settings: Settings, dependencies: &Shutdown, options: &UpOp
     Ok(if good { stopped } else { 1 })
 }
 
+/// The partner of the example messages.
+const DEMO: &str = "demo";
+
+/// Lets people make users of the demo partner, so that sign-up can be tried.
+async fn allow_sign_up(hub: &Hub) -> Result<()> {
+    let actor = Actor::local_admin("notihub up".into());
+    match store::partner::find_by_name(hub.store.api(), DEMO).await? {
+        Some(demo) if !demo.sign_up => {
+            let change = PartnerChange { sign_up: Some(true), ..PartnerChange::default() };
+            flow::partner::update(hub, actor.admin_permit()?, demo.partner_id, change).await?;
+        }
+        _ => (),
+    }
+    Ok(())
+}
+
 /// The keys of the demo partner and of an operator, from the data folder. Makes and keeps new ones if they are missing
 /// or no longer valid.
 async fn load_or_make_keys(hub: &Hub) -> Result<SavedKeys> {
@@ -138,7 +157,6 @@ async fn load_or_make_keys(hub: &Hub) -> Result<SavedKeys> {
     {
         return Ok(kept);
     }
-    const DEMO: &str = "demo";
     let actor = Actor::local_admin("notihub up".into());
     let permit = actor.admin_permit()?;
     let partner = match store::partner::find_by_name(hub.store.api(), DEMO).await? {

@@ -98,6 +98,9 @@ fn mockable(text: &str) -> Result<Channel, String> {
     if channel.addressed_by() == AddressKind::Unserved {
         return Err(format!("no message can be sent over {channel} yet"));
     }
+    if channel.ends_in_hub() {
+        return Err(format!("{channel} needs no mock: the hub itself serves it"));
+    }
     Ok(channel)
 }
 

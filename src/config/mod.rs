@@ -11,6 +11,7 @@ mod process;
 pub mod reference;
 mod retry;
 mod slack;
+mod users;
 mod webhooks;
 
 use clap::Args;
@@ -24,6 +25,7 @@ pub use output::{Alerts, Log, LogFormat};
 pub use process::{Api, Timing, Work};
 pub use retry::{Pauses, Retry};
 pub use slack::Slack;
+pub use users::Users;
 pub use webhooks::Webhooks;
 
 use crate::error::{Error, Result};
@@ -48,6 +50,8 @@ pub struct Settings {
     pub slack: Slack,
     #[command(flatten)]
     pub webhooks: Webhooks,
+    #[command(flatten)]
+    pub users: Users,
     #[command(flatten)]
     pub channels: Channels,
     #[command(flatten)]

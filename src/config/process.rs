@@ -26,6 +26,16 @@ pub struct Api {
         value_parser = header_name
     )]
     pub proxy_header: String,
+    /// Web pages of these origins may call what users call (`/api`, `/v1/inbox`) from a browser; several are separated by
+    /// commas. `*` admits every page, which is safe: a token is no cookie, so a page can send only what it has itself.
+    #[arg(
+        long = "allowed-origin",
+        env = "NOTIHUB_ALLOWED_ORIGIN",
+        value_name = "ORIGIN",
+        value_delimiter = ',',
+        value_parser = origin
+    )]
+    pub allowed_origins: Vec<String>,
     /// Address and port of a separate /metrics without sign-in, for a scraper on a private network. On the API's own
     /// port /metrics needs an operator's token.
     #[arg(long, env = "NOTIHUB_METRICS_LISTEN", value_name = "ADDRESS")]
@@ -168,6 +178,16 @@ impl Timing {
     pub fn shutdown_grace(&self) -> Duration {
         Duration::from_millis(self.shutdown_grace_ms)
     }
+}
+
+/// Reads `*` or an origin as browsers send it: scheme, host, and port if it is not the scheme's own.
+fn origin(text: &str) -> Result<String, String> {
+    let is_origin = |url: url::Url| url.origin().ascii_serialization() == text && url.has_host();
+    if text == "*" || url::Url::parse(text).is_ok_and(is_origin) {
+        return Ok(text.to_owned());
+    }
+    Err("give * or an origin as browsers send it: https://app.example.com, with a port only if it is unusual"
+        .to_owned())
 }
 
 fn header_name(text: &str) -> Result<String, &'static str> {

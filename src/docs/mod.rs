@@ -35,6 +35,8 @@ pub const GROUPS: [Group; 5] = [
         topics: &[
             topic!("sending"),
             topic!("channels"),
+            topic!("inbox"),
+            topic!("live"),
             topic!("webhooks"),
             topic!("verify-webhooks"),
             topic!("sql-intake"),

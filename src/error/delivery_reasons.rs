@@ -45,6 +45,10 @@ pub const DELIVERY_REASONS: &[(&str, &str)] = &[
     ("answer_cut", "the connection broke before the provider answered; it may have accepted the message"),
     ("answer_unreadable", "the provider's answer cannot be parsed; it may have accepted the message"),
     ("http_5xx", "a gateway answered 5xx in the provider's place; the provider may have accepted the message"),
+    (
+        "inbox_unanswered",
+        "the database did not answer when the message was put into the inbox; it may be there, and never twice",
+    ),
     ("sender_panicked", "the hub's own code failed while sending; the provider may have accepted the message"),
     ("worker_lost", "the worker that held it was lost; another worker tries it, alone"),
     (

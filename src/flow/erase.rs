@@ -17,6 +17,7 @@ use crate::store::{self, audit::AuditEntry, delivery, endpoint, message};
 
 use super::delivery::settle::end_waiting;
 use super::intake::prepare::key_hash;
+use super::user::leave;
 
 /// Result of an erasure.
 #[derive(Debug, Default)]
@@ -75,7 +76,10 @@ pub async fn erase(
     let mut conn = hub.store.connect_for_scans().await?;
     let found = search(hub, &mut conn, &person, partner, &mut progress).await?;
     for hit in &found.elsewhere {
-        erase_elsewhere(&mut conn, hit).await?;
+        match hit.table.name.as_str() {
+            "users" => erase_user(hub, permit, &mut conn, hit).await?,
+            _ => erase_elsewhere(&mut conn, hit).await?,
+        }
     }
     for (n, ((shard, message_id), nos)) in found.messages.into_iter().enumerate() {
         erase_from_message(hub, shard, message_id, &person, &nos, &mut erased).await?;
@@ -207,6 +211,30 @@ fn contains_person(
         Some(value) => person.is_in_json(&value, &column.name, used),
         None => person.is_in_text(cell, used),
     })
+}
+
+/// Erases a user that the address belongs to, or the address from what a user says of itself.
+async fn erase_user(hub: &Hub, permit: AdminPermit<'_>, conn: &mut store::Conn, hit: &Hit) -> Result<()> {
+    const WHO: [&str; 5] = ["email", "phone", "external_id", "username", "username_key"];
+    if !hit.columns.iter().any(|column| WHO.contains(&column.name.as_str())) {
+        let (nickname, others): (Vec<&Column>, Vec<&Column>) =
+            hit.columns.iter().partition(|column| column.name == "nickname");
+        for (columns, with) in [(nickname, Some(ERASED)), (others, None)] {
+            if !columns.is_empty() {
+                search::overwrite_columns(conn, &hit.table, &hit.row, &columns, with).await?;
+            }
+        }
+        return Ok(());
+    }
+    let [shard, user_id] = hit.row.key.as_slice() else { return Ok(()) };
+    let (Ok(shard), Ok(user_id)) = (shard.parse(), user_id.parse().map(Tsid)) else { return Ok(()) };
+    let db = hub.store.api();
+    let Some(user) = store::user::find_in_shards(db, &[shard], user_id).await? else { return Ok(()) };
+    let Some(partner) = store::partner::get(db, user.partner_id).await? else { return Ok(()) };
+    match leave::erase(hub, permit.actor().owner_permit(&partner)?, &user).await {
+        Err(Error::NotFound) => Ok(()),
+        erased => erased,
+    }
 }
 
 /// Erases a row that belongs to no message. Tables not named here stay as they are and are reported as left.

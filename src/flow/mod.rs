@@ -15,7 +15,13 @@ pub mod rollup;
 pub mod sign_in;
 pub mod story;
 
-// These accept messages, publish events or open keys by the flows above; `start` makes the hub that all flows take.
+// Users sign in by the flows above, and have inboxes.
+pub mod user;
+
+pub mod inbox;
+
+// These accept messages, publish events, open keys or read inboxes by the flows above; `start` makes the hub that all
+// flows take.
 pub mod alert;
 pub mod channel;
 pub mod endpoint;
@@ -24,6 +30,8 @@ pub mod relay;
 pub mod reseal;
 pub mod sealed;
 pub mod start;
+pub mod stream;
+pub mod watch;
 
 // These fall back to other channels, or disable endpoints.
 pub mod receipt;

@@ -11,13 +11,16 @@ use crate::id::Tsid;
 use crate::model::access::permit::AdminPermit;
 use crate::model::access::principal::Actor;
 use crate::model::access::role::{Role, StaffRole};
+use crate::model::access::token::subscriber_kid;
 use crate::model::channel::Channel;
 use crate::model::partner::{Partner, PartnerStatus, is_reserved_name, shard_of};
 use crate::store::audit::AuditEntry;
-use crate::store::{self, key, listen, partner, sql_intake};
+use crate::store::{self, key, listen, partner, sql_intake, user_key};
 
 /// Prefix of client secrets, by which scanners of code and logs recognise them.
 pub const SECRET_PREFIX: &str = "nhs_";
+/// Prefix of the keys with which partners sign tokens for their users.
+pub const USER_KEY_PREFIX: &str = "nhu_";
 /// Longest time that a secret may stay valid after it was replaced.
 pub const OVERLAP_MOST: TimeDelta = TimeDelta::days(30);
 
@@ -46,6 +49,7 @@ pub struct PartnerChange {
     pub may_cancel: Option<bool>,
     pub encrypt_content: Option<bool>,
     pub may_receive_content: Option<bool>,
+    pub sign_up: Option<bool>,
 }
 
 impl PartnerChange {
@@ -67,6 +71,7 @@ impl PartnerChange {
         set(&mut p.may_cancel, self.may_cancel);
         set(&mut p.encrypt_content, self.encrypt_content);
         set(&mut p.may_receive_content, self.may_receive_content);
+        set(&mut p.sign_up, self.sign_up);
     }
 }
 
@@ -149,6 +154,47 @@ pub async fn rotate(hub: &Hub, permit: AdminPermit<'_>, id: Tsid, overlap: TimeD
             Ok(credentials)
         }
     }
+}
+
+/// A partner's user key: with it the partner's server signs tokens for its users. This is the only time it is shown.
+#[derive(Debug, Clone)]
+pub struct NewUserKey {
+    pub key: String,
+    /// The key id that tokens have in their header.
+    pub kid: String,
+}
+
+/// Gives a partner a new key to sign tokens for its users. The former one stays valid for `overlap` (at most
+/// `OVERLAP_MOST`); without an overlap its tokens are void at once.
+///
+/// # Errors
+/// `Error::Refused` if there is no such partner, or it is the hub's own. `Error::Unavailable` if the database fails; the
+/// new key may be written and lost: make another.
+pub async fn rotate_user_key(hub: &Hub, permit: AdminPermit<'_>, id: Tsid, overlap: TimeDelta) -> Result<NewUserKey> {
+    let now = hub.clock.now();
+    let key = crypt::secret(USER_KEY_PREFIX);
+    let mut tx = hub.store.begin().await?;
+    let of = partner::lock(&mut tx, id).await?.ok_or_else(unknown)?;
+    check_name(&of.name)?;
+    let before = match user_key::get(&mut *tx, &hub.keyring, id).await {
+        Ok(keys) => keys.unwrap_or_default(),
+        // The master key that sealed the former key is lost: the former key ends.
+        Err(Error::Setup(_)) => {
+            user_key::UserKeys { number: user_key::number(&mut *tx, id).await?, ..Default::default() }
+        }
+        Err(e) => return Err(e),
+    };
+    let until = (overlap > TimeDelta::zero()).then(|| now + overlap.min(OVERLAP_MOST));
+    let number = if before.number == i16::MAX { 1 } else { before.number + 1 };
+    let former = before.key.zip(until);
+    let after =
+        json!({"kid": subscriber_kid(id, number), "formerKeyGoodUntil": former.as_ref().map(|f| f.1.to_rfc3339())});
+    user_key::set(&mut *tx, &hub.keyring, id, &user_key::UserKeys { key: Some(key.clone()), number, former }).await?;
+    let entry = AuditEntry { after: Some(after), ..audit_entry(&of, "partner.user_key") };
+    audit(hub, &mut tx, permit.actor(), &entry).await?;
+    tx.commit().await?;
+    forget_accounts(hub).await;
+    Ok(NewUserKey { key, kid: subscriber_kid(id, number) })
 }
 
 /// Lets a database role enqueue messages for a partner, or confirms that it may.
@@ -301,6 +347,7 @@ pub fn audit_view(p: &Partner) -> Value {
         "mayCancel": p.may_cancel,
         "encryptContent": p.encrypt_content,
         "mayReceiveContent": p.may_receive_content,
+        "signUp": p.sign_up,
     })
 }
 

@@ -5,7 +5,7 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::access::permit::AdminPermit;
-use crate::store::{self, audit::AuditEntry, endpoint, message};
+use crate::store::{self, audit::AuditEntry, device, endpoint, message, user_key};
 
 use super::sign_in;
 
@@ -18,7 +18,11 @@ pub struct Resealed {
     pub messages: usize,
     /// Endpoints with their secrets and headers.
     pub endpoints: usize,
-    /// Messages and endpoints that do not open with the given master keys; they stay as they were.
+    /// Partners with keys that sign tokens for their users.
+    pub user_keys: usize,
+    /// Devices of users.
+    pub devices: usize,
+    /// Messages, endpoints, user keys and devices that do not open with the given master keys; they stay as they were.
     pub unopened: usize,
 }
 
@@ -30,9 +34,11 @@ pub struct Resealed {
 pub async fn reseal(hub: &Hub, permit: AdminPermit<'_>) -> Result<Resealed> {
     let mut done = Resealed { signing_keys: sign_in::reseal_keys(hub).await?, ..Resealed::default() };
     reseal_endpoints(hub, &mut done).await?;
+    reseal_user_keys(hub, &mut done).await?;
     // A connection without a statement timeout: every message is looked at.
     let mut conn = hub.store.connect_for_scans().await?;
     for shard in store::partner::shards(hub.store.api()).await? {
+        reseal_devices(hub, shard, &mut done).await?;
         let mut after = Tsid(0);
         loop {
             let sealed = message::list_sealed(&mut conn, shard, after, limits::HOUSEKEEPING_BATCH).await?;
@@ -50,7 +56,7 @@ pub async fn reseal(hub: &Hub, permit: AdminPermit<'_>) -> Result<Resealed> {
         }
     }
     let counts = serde_json::json!({"signingKeys": done.signing_keys, "messages": done.messages,
-        "endpoints": done.endpoints, "unopened": done.unopened});
+        "endpoints": done.endpoints, "userKeys": done.user_keys, "devices": done.devices, "unopened": done.unopened});
     let entry = AuditEntry { action: "key.reseal".into(), after: Some(counts), ..AuditEntry::default() };
     store::audit::insert(hub.store.api(), hub.next_id(), hub.clock.now(), permit.actor(), &entry).await?;
     Ok(done)
@@ -72,6 +78,54 @@ async fn reseal_endpoints(hub: &Hub, done: &mut Resealed) -> Result<()> {
                 }
                 Err(e) => {
                     tracing::error!(error = %e, "an endpoint could not be sealed anew; it stays as it was");
+                    done.unopened += 1;
+                }
+            }
+        }
+        tx.commit().await?;
+    }
+}
+
+async fn reseal_user_keys(hub: &Hub, done: &mut Resealed) -> Result<()> {
+    let mut after = Tsid(0);
+    loop {
+        let mut tx = hub.store.begin().await?;
+        let sealed = user_key::lock(&mut tx, &hub.keyring, after, limits::HOUSEKEEPING_BATCH).await?;
+        let Some((last, ..)) = sealed.last() else { return Ok(()) };
+        after = *last;
+        for (partner_id, is_fresh, keys) in sealed {
+            match keys {
+                _ if is_fresh => (),
+                Ok(keys) => {
+                    user_key::set(&mut *tx, &hub.keyring, partner_id, &keys).await?;
+                    done.user_keys += 1;
+                }
+                Err(e) => {
+                    tracing::error!(error = %e, "a user key could not be sealed anew; it stays as it was");
+                    done.unopened += 1;
+                }
+            }
+        }
+        tx.commit().await?;
+    }
+}
+
+async fn reseal_devices(hub: &Hub, shard: i16, done: &mut Resealed) -> Result<()> {
+    let mut after = Tsid(0);
+    loop {
+        let mut tx = hub.store.begin().await?;
+        let sealed = device::lock_tokens(&mut tx, shard, after, limits::HOUSEKEEPING_BATCH).await?;
+        let Some(last) = sealed.last() else { return Ok(()) };
+        after = last.device_id;
+        for row in &sealed {
+            match row.resealed(&hub.keyring) {
+                Ok(None) => (),
+                Ok(Some(token)) => {
+                    device::set_token(&mut *tx, shard, row.device_id, &token).await?;
+                    done.devices += 1;
+                }
+                Err(e) => {
+                    tracing::error!(error = %e, "a device could not be sealed anew; it stays as it was");
                     done.unopened += 1;
                 }
             }

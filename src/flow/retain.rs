@@ -34,9 +34,13 @@ pub async fn retain(hub: &Hub) -> Result<MaintenanceRound> {
     step("receipts", until_none(|| store::receipt::delete_old(db, oldest, rows))).await;
     step("providers' ids", until_none(|| store::provider_ref::delete_old(db, below, rows))).await;
     step("redrives", store::redrive::delete_finished(db, oldest)).await;
+    step("tickets", store::ticket::delete_old(db, now)).await;
+    step("events of streams", drop_stream_weeks(hub)).await;
     step("alerts", store::alert::delete_cleared(db, oldest)).await;
     step("endpoints that are paused", disable_long_paused(hub)).await;
     step("months of the audit log", drop_audit_months(hub)).await;
+    let forgotten = now - limits::FORMER_EXTERNAL_KEPT;
+    step("former ids of deleted users", until_none(|| store::user::forget_external(db, forgotten, rows))).await;
     step("endpoints", store::endpoint::purge(db, now - limits::ENDPOINT_FORGOTTEN)).await;
     round
 }
@@ -83,6 +87,14 @@ async fn drop_audit_months(hub: &Hub) -> Result<()> {
     let dropped = store::partition::drop_audit_months(&hub.store, hub.clock.now() - TimeDelta::days(days)).await?;
     for name in dropped {
         tracing::info!(name, "a month of the audit log was dropped: its retention is over");
+    }
+    Ok(())
+}
+
+async fn drop_stream_weeks(hub: &Hub) -> Result<()> {
+    let oldest = hub.clock.now() - limits::STREAM_EVENTS_KEPT;
+    for name in store::partition::drop_stream_weeks(&hub.store, oldest).await? {
+        tracing::info!(name, "a week of stream events was dropped: clients that were away for longer begin anew");
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use crate::crypt::{KEY_BYTES, Keyring};
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::store::{self, Store, endpoint, message, signing_key};
+use crate::store::{self, Store, device, endpoint, message, signing_key, user_key};
 
 /// A kind of sealed values, and the samples of it that were tried.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub async fn keyring(store: &Store, master_keys: &[[u8; KEY_BYTES]]) -> Result<K
 }
 
 /// Tries to open, of each kind, one sample for each master key that sealed any. Of messages only the newest
-/// `limits::SEALED_LOOK` of a partner are considered.
+/// `limits::SEALED_LOOK` of a partner and devices of a shard are considered.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database fails.
@@ -46,6 +46,9 @@ pub async fn open_one_of_each(store: &Store, keyring: &Keyring, now: DateTime<Ut
     }
     let contents = message::check_seals(store.api(), keyring, limits::SEALED_LOOK).await?;
     kinds.push(kind("message contents", contents.into_iter()));
+    kinds.push(kind("partners' user keys", user_key::check_seals(store.api(), keyring).await?.into_iter()));
+    let devices = device::check_seals(store.api(), keyring, limits::SEALED_LOOK).await?;
+    kinds.push(kind("tokens of devices", devices.into_iter()));
     Ok(kinds)
 }
 

@@ -14,11 +14,12 @@ use crate::model::access::principal::{Account, Actor, Origin, Principal};
 use crate::model::access::role::Role;
 use crate::model::access::sign_in_throttle::{Failures, MAX_CLIENT_FAILURES};
 use crate::model::access::token::{ACCESS_TTL, Claims, REFRESH_TTL, TokenKeys, TokenRefusal};
+use crate::model::access::user::user_of_client;
 use crate::model::network;
-use crate::model::partner::PartnerStatus;
+use crate::model::partner::{Partner, PartnerStatus};
 use crate::store::audit::AuditEntry;
 use crate::store::hub::HubLock;
-use crate::store::refresh_token::{self, SignInSession};
+use crate::store::refresh_token::{self, SignInSession, TokenRow};
 use crate::store::sign_in_failure;
 use crate::store::signing_key::{self, SigningKey};
 use crate::store::{self, key, listen};
@@ -61,13 +62,13 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Origin) ->
         let throttle = hub.sign_in_throttle();
         throttle.address_waits_s(network, now).max(throttle.client_waits_s(client_id, network, now))
     };
-    waits_s.map_or(Ok(()), |wait_s| Err(limited(wait_s)))?;
+    waits_s.map_or(Ok(()), |wait_s| Err(limited(wait_s, LIMITED)))?;
     let judged = key::get_for_sign_in(hub.store.api(), client_id, network.unwrap_or_default(), now).await?;
     let judge = |failures: Option<Failures>, most: u32| match failures.and_then(|f| Some((f, f.wait_s(most, now)?))) {
         None => Ok(()),
         Some((failures, wait_s)) => {
             hub.sign_in_throttle().client_is_limited(client_id, network, failures, now);
-            Err(limited(wait_s))
+            Err(limited(wait_s, LIMITED))
         }
     };
     judge(judged.as_ref().and_then(|judged| judged.failures), MAX_CLIENT_FAILURES)?;
@@ -113,15 +114,23 @@ pub async fn sign_in(hub: &Hub, client_id: &str, secret: &str, from: &Origin) ->
 
 async fn tokens(hub: &Hub, session: &SignInSession, role: Role, refresh: String, now: DateTime<Utc>) -> Result<Tokens> {
     let claims = Claims::new(&session.client_id, role, session.epoch, now);
-    let access = match hub.token_keys.get().sign(&claims, now) {
-        Ok(access) => access,
-        // There is no key that signs now: the installation is new, or was off for long. Make one.
+    let access = signed(hub, |keys| keys.sign(&claims, now)).await?;
+    Ok(Tokens { access, refresh, expires_in_s: ACCESS_TTL.num_seconds() })
+}
+
+/// The token that `sign` makes with the keys of this process. If no key signs now, because the installation is new or
+/// was off for long, one is made.
+///
+/// # Errors
+/// `Error::Unavailable` if a key has to be made and the database fails.
+pub async fn signed(hub: &Hub, sign: impl Fn(&TokenKeys) -> Result<String>) -> Result<String> {
+    match sign(&hub.token_keys.get()) {
+        Ok(token) => Ok(token),
         Err(_) => {
             maintain_keys(hub).await?;
-            hub.token_keys.get().sign(&claims, now)?
+            sign(&hub.token_keys.get())
         }
-    };
-    Ok(Tokens { access, refresh, expires_in_s: ACCESS_TTL.num_seconds() })
+    }
 }
 
 fn hashed(hub: &Hub, token: &str) -> [u8; 32] {
@@ -136,10 +145,10 @@ fn hashed(hub: &Hub, token: &str) -> [u8; 32] {
 /// after too many failures. `Error::Unavailable` if the database fails; the token may be used up.
 pub async fn refresh(hub: &Hub, token: &str, from: &Origin) -> Result<Tokens> {
     let (now, hash) = (hub.clock.now(), hashed(hub, token));
-    let network = may_try(hub, from, now)?;
+    let network = may_try(hub, from, LIMITED)?;
     let refused = || unauthenticated("the refresh token is no longer valid; sign in");
     let used_token = match token.starts_with(REFRESH_PREFIX) {
-        true => refresh_token::get(hub.store.api(), &hash).await?,
+        true => refresh_token::get(hub.store.api(), &hash).await?.filter(is_of_a_client),
         false => None,
     };
     let Some(used_token) = used_token else {
@@ -165,12 +174,21 @@ pub async fn refresh(hub: &Hub, token: &str, from: &Origin) -> Result<Tokens> {
     tokens(hub, &session, account.principal.role(), next, now).await
 }
 
+/// Whether a token that cannot be used now was used before, and its sign-in still stands: then it or its successor was
+/// stolen.
+pub fn is_reuse(token: &TokenRow, now: DateTime<Utc>) -> bool {
+    token.revoked_at.is_none() && token.used_at.is_some_and(|used_at| now >= used_at + REUSE_TOLERANCE)
+}
+
+/// Whether a refresh token is a client's, and not a user's.
+fn is_of_a_client(token: &TokenRow) -> bool {
+    user_of_client(&token.client_id).is_none()
+}
+
 async fn revoke_if_reused(hub: &Hub, hash: &[u8], now: DateTime<Utc>, from: &Origin) -> Result<()> {
-    let Some(used_token) = refresh_token::get(hub.store.api(), hash).await? else { return Ok(()) };
-    let Some(used_at) = used_token.used_at.filter(|_| used_token.revoked_at.is_none()) else { return Ok(()) };
-    if now < used_at + REUSE_TOLERANCE {
+    let Some(used_token) = refresh_token::get(hub.store.api(), hash).await?.filter(|row| is_reuse(row, now)) else {
         return Ok(());
-    }
+    };
     let account = account(hub, &used_token.client_id).await?;
     let mut tx = hub.store.begin().await?;
     revoke_family(&mut tx, used_token.family, now).await?;
@@ -198,8 +216,8 @@ async fn revoke_if_reused(hub: &Hub, hash: &[u8], now: DateTime<Utc>, from: &Ori
 /// `Error::Limited` after too many failures. `Error::Unavailable` if the database fails; the token may be revoked.
 pub async fn revoke(hub: &Hub, token: &str, from: &Origin) -> Result<()> {
     let now = hub.clock.now();
-    let network = may_try(hub, from, now)?;
-    match refresh_token::get(hub.store.api(), &hashed(hub, token)).await? {
+    let network = may_try(hub, from, LIMITED)?;
+    match refresh_token::get(hub.store.api(), &hashed(hub, token)).await?.filter(is_of_a_client) {
         None => hub.sign_in_throttle().address_failed(network.as_deref(), now),
         Some(used_token) => {
             let mut tx = hub.store.begin().await?;
@@ -210,32 +228,39 @@ pub async fn revoke(hub: &Hub, token: &str, from: &Origin) -> Result<()> {
     Ok(())
 }
 
-/// Repeats until nothing is left: a successor that was written while the statement waited for the lock of its
-/// predecessor is visible only to the next statement.
-async fn revoke_family(tx: &mut store::Conn, family: Tsid, now: DateTime<Utc>) -> Result<()> {
+/// Revokes all refresh tokens of a sign-in. Repeats until nothing is left: a successor that was written while the
+/// statement waited for the lock of its predecessor is visible only to the next statement.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails.
+pub async fn revoke_family(tx: &mut store::Conn, family: Tsid, now: DateTime<Utc>) -> Result<()> {
     while refresh_token::revoke_family(&mut *tx, family, now).await? > 0 {}
     Ok(())
 }
 
 /// The network for which a caller's failures are counted; None if its address is unknown. A name under which a proxy
 /// hides an address is used as it is.
-fn network_of(from: &Origin) -> Option<String> {
+pub fn network_of(from: &Origin) -> Option<String> {
     let address = from.address.as_deref()?;
     Some(address.parse().map_or_else(|_| address.to_owned(), |ip| network::of(ip).to_string()))
 }
 
-/// Returns the caller's network, unless too many requests from it have failed.
-fn may_try(hub: &Hub, from: &Origin, now: DateTime<Utc>) -> Result<Option<String>> {
+/// Returns the caller's network, unless too many requests from it have failed. `detail`: a sentence with the remedy.
+///
+/// # Errors
+/// `Error::Limited` if too many have failed.
+pub fn may_try(hub: &Hub, from: &Origin, detail: &str) -> Result<Option<String>> {
     let network = network_of(from);
-    match hub.sign_in_throttle().address_waits_s(network.as_deref(), now) {
+    match hub.sign_in_throttle().address_waits_s(network.as_deref(), hub.clock.now()) {
         None => Ok(network),
-        Some(wait_s) => Err(limited(wait_s)),
+        Some(wait_s) => Err(limited(wait_s, detail)),
     }
 }
 
-fn limited(retry_after_s: u32) -> Error {
-    let detail = "too many failed sign-ins; check clientId and clientSecret, then wait".to_owned();
-    Error::Limited { reason: "sign_in_limited", detail, retry_after_s }
+const LIMITED: &str = "too many failed sign-ins; check clientId and clientSecret, then wait";
+
+fn limited(retry_after_s: u32, detail: &str) -> Error {
+    Error::Limited { reason: "sign_in_limited", detail: detail.to_owned(), retry_after_s }
 }
 
 /// Resolves an access token to its account.
@@ -245,26 +270,12 @@ fn limited(retry_after_s: u32) -> Error {
 /// the account or an unknown key has to be read and the database fails.
 pub async fn authenticate(hub: &Hub, token: &str) -> Result<Arc<Account>> {
     let now = hub.clock.now();
-    let mut verified = hub.token_keys.get().verify(token, now);
-    if verified == Err(TokenRefusal::UnknownKey) {
-        // Perhaps another process signed it with a key newer than those read here. One request reads the keys, the
-        // others wait for it.
-        let _turn = hub.token_keys.read_turn().await;
-        verified = hub.token_keys.get().verify(token, now);
-        if verified == Err(TokenRefusal::UnknownKey) && hub.token_keys.may_read_again(now) {
-            read_keys(hub).await?;
-            verified = hub.token_keys.get().verify(token, now);
+    let claims = match verified(hub, |keys| keys.verify(token, now)).await? {
+        Err(TokenRefusal::Invalid) if hub.token_keys.get().verify_user(token, now).is_ok() => {
+            return Err(forbidden("a client's access token; this one is a user's"));
         }
-    }
-    let claims = verified.map_err(|refused| match refused {
-        TokenRefusal::Expired => Error::from(
-            Refusal::new(401, "token_expired", "the access token has expired; refresh it, or sign in")
-                .with_code(Code::E002),
-        ),
-        TokenRefusal::Invalid | TokenRefusal::UnknownKey => {
-            unauthenticated("the access token is not one of ours; sign in")
-        }
-    })?;
+        verified => verified.map_err(token_refused)?,
+    };
     let account = account(hub, &claims.sub).await?;
     if !account.accepts_epoch(claims.epoch, now) || account.principal.role().as_str() != claims.role {
         return Err(unauthenticated("the access token was revoked; sign in"));
@@ -273,13 +284,61 @@ pub async fn authenticate(hub: &Hub, token: &str) -> Result<Arc<Account>> {
     Ok(account)
 }
 
+/// The result of `verify` with the keys that this process knows. If the token names an unknown key, the keys are read
+/// and `verify` is called again: another process may have signed it with a newer key.
+///
+/// # Errors
+/// `Error::Unavailable` if the keys have to be read and the database fails.
+pub async fn verified<C>(
+    hub: &Hub,
+    verify: impl Fn(&TokenKeys) -> Result<C, TokenRefusal>,
+) -> Result<Result<C, TokenRefusal>> {
+    let unknown = |verified: &Result<C, TokenRefusal>| matches!(verified, Err(TokenRefusal::UnknownKey));
+    let mut verified = verify(&hub.token_keys.get());
+    if unknown(&verified) {
+        // One request reads the keys, the others wait for it.
+        let _turn = hub.token_keys.read_turn().await;
+        verified = verify(&hub.token_keys.get());
+        if unknown(&verified) && hub.token_keys.may_read_again(hub.clock.now()) {
+            read_keys(hub).await?;
+            verified = verify(&hub.token_keys.get());
+        }
+    }
+    Ok(verified)
+}
+
+/// The error of a caller whose token is not accepted.
+pub fn token_refused(refused: TokenRefusal) -> Error {
+    match refused {
+        TokenRefusal::Expired => {
+            Refusal::new(401, "token_expired", "the access token has expired; refresh it, or sign in")
+                .with_code(Code::E002)
+                .into()
+        }
+        TokenRefusal::Invalid | TokenRefusal::UnknownKey => {
+            unauthenticated("the access token is not one of ours; sign in")
+        }
+    }
+}
+
 fn is_active(account: &Account) -> Result<()> {
     match &account.principal {
-        Principal::Partner(partner) if partner.status == PartnerStatus::Inactive => {
+        Principal::Partner(partner) => partner_is_active(partner),
+        Principal::Staff(_) => Ok(()),
+    }
+}
+
+/// Checks that a partner may use the hub.
+///
+/// # Errors
+/// `partner_inactive` if it is inactive.
+pub fn partner_is_active(partner: &Partner) -> Result<()> {
+    match partner.status {
+        PartnerStatus::Active => Ok(()),
+        PartnerStatus::Inactive => {
             let detail = "this partner is inactive; ask an admin of this hub";
             Err(Refusal::new(403, "partner_inactive", detail).with_code(Code::E008).into())
         }
-        Principal::Partner(_) | Principal::Staff(_) => Ok(()),
     }
 }
 

@@ -17,8 +17,10 @@ use crate::error::{Error, Refusal, Result};
 use crate::flow::{self, rate::RateStatus, sign_in::unauthenticated};
 use crate::hub::Hub;
 use crate::id::Tsid;
+use crate::limits;
 use crate::model::access::permit::{OwnerPermit, forbidden};
 use crate::model::access::principal::{Actor, Origin, Principal, View};
+use crate::model::access::user::UserCaller;
 use crate::model::partner::{DEFAULT_REGION, Partner, PartnerScope};
 use crate::store;
 
@@ -138,6 +140,104 @@ impl FromRequestParts<Hub> for Caller {
     }
 }
 
+/// The service that a person signs up or signs in at: the header `X-Partner`, if it is given.
+pub struct PartnerName(pub Option<String>);
+
+impl FromRequestParts<Hub> for PartnerName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _hub: &Hub) -> Result<PartnerName, Problem> {
+        let name = header_text(&parts.headers, "x-partner", "the name or id of the service")?;
+        Ok(PartnerName(name))
+    }
+}
+
+/// A header's value: UTF-8 without control characters, given once. None if it is not given. `what`: what to send.
+fn header_text(headers: &HeaderMap, name: &'static str, what: &str) -> Result<Option<String>> {
+    let mut given = headers.get_all(name).iter();
+    let Some(value) = given.next() else { return Ok(None) };
+    match (std::str::from_utf8(value.as_bytes()), given.next()) {
+        (Ok(text), None) if !text.is_empty() && !text.chars().any(char::is_control) => Ok(Some(text.to_owned())),
+        _ => Err(Refusal::new(400, "header_unreadable", format!("send {name} once, with {what}")).into()),
+    }
+}
+
+/// The token in `Authorization: Bearer`, whatever it is; None if the header is not given.
+pub struct BearerText(pub Option<String>);
+
+impl FromRequestParts<Hub> for BearerText {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _hub: &Hub) -> Result<BearerText, Problem> {
+        match parts.headers.contains_key(header::AUTHORIZATION) {
+            true => Ok(BearerText(Some(bearer_token(&parts.headers)?.to_owned()))),
+            false => Ok(BearerText(None)),
+        }
+    }
+}
+
+/// The header with which a partner's own token acts on behalf of one of its users.
+const ON_BEHALF: &str = "x-user";
+
+/// An authenticated user: by its own token, or by its partner's with the header `X-User`. A request on behalf of a user
+/// is counted against the partner's rate limit.
+pub struct User(pub UserCaller);
+
+impl FromRequestParts<Hub> for User {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<User, Problem> {
+        if let Some(name) = header_text(&parts.headers, ON_BEHALF, "your own id of the user, or its userId")? {
+            let Authenticated(actor) = Authenticated::from_request_parts(parts, hub).await?;
+            let partner = match &actor.principal {
+                Principal::Partner(partner) => partner.clone(),
+                Principal::Staff(_) => return Err(forbidden("a partner's key, or a user's token").into()),
+            };
+            return Ok(User(flow::user::access::on_behalf(hub, actor, partner, &name).await?));
+        }
+        let token = bearer_token(&parts.headers)?;
+        let caller = flow::user::access::by_token(hub, token, origin(parts, hub)).await?;
+        if !hub.user_requests().take(caller.user_id().0, hub.clock.now()) {
+            let detail = format!("a user may make {} requests a second", limits::USER_REQUESTS);
+            return Err(Error::Limited { reason: "rate_limited", detail, retry_after_s: 1 }.into());
+        }
+        if let Some(peer) = parts.extensions.get::<Peer>() {
+            peer.signed_in();
+        }
+        Ok(User(caller))
+    }
+}
+
+/// An authenticated user that opens a stream: as `User`, or by `?ticket=` or `?token=` where no header can be set. The
+/// handler takes these two from the query.
+pub struct LiveUser(pub UserCaller);
+
+impl LiveUser {
+    /// Takes the parameters that this extractor has read.
+    pub fn take_parameters(query: &mut Query) {
+        query.take("ticket");
+        query.take("token");
+    }
+}
+
+impl FromRequestParts<Hub> for LiveUser {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<LiveUser, Problem> {
+        let mut query = Query::from_request_parts(parts, hub).await?;
+        let from = origin(parts, hub);
+        let caller = match (query.take("ticket"), query.take("token")) {
+            (Some(ticket), _) => flow::user::ticket::redeem(hub, &ticket, from).await?,
+            (None, Some(token)) => flow::user::access::by_token(hub, &token, from).await?,
+            (None, None) => return Ok(LiveUser(User::from_request_parts(parts, hub).await?.0)),
+        };
+        if let Some(peer) = parts.extensions.get::<Peer>() {
+            peer.signed_in();
+        }
+        Ok(LiveUser(caller))
+    }
+}
+
 /// A caller with read access: a partner sees its own data, staff sees the data of all partners.
 pub struct Reader {
     actor: Actor,
@@ -157,6 +257,17 @@ impl Reader {
     /// The caller, for permits and the audit log.
     pub fn actor(&self) -> &Actor {
         &self.actor
+    }
+
+    /// The caller's own partner.
+    ///
+    /// # Errors
+    /// `forbidden` for staff.
+    pub fn own_partner(&self) -> Result<&Partner> {
+        match &self.view {
+            View::Own(partner) => Ok(partner),
+            View::All => Err(forbidden("a partner's own key")),
+        }
     }
 
     /// The id of the caller's own partner; none for staff, which sees all partners.

@@ -4,6 +4,7 @@
 pub mod answer;
 pub mod caller;
 pub mod context;
+pub mod cors;
 pub mod field;
 pub mod forwarded;
 mod framing;
@@ -12,6 +13,7 @@ pub mod problem;
 pub mod query;
 pub mod request;
 pub mod server;
+pub mod sse;
 pub mod staff_view;
 pub mod stream;
 mod wire;

@@ -107,6 +107,11 @@ fn decode_cursor(hub: &Hub, list: &str, whose: Tsid, text: &str) -> Option<(Tsid
     same.then_some((Tsid(id), no))
 }
 
+fn read_cursor(cursor: Option<String>, hub: &Hub, list: &str, whose: Tsid) -> Result<Option<(Tsid, i16)>, Refusal> {
+    let wrong = || Refusal::new(400, "cursor_invalid", "the cursor is not one this list gave you; begin without it");
+    cursor.map(|text| decode_cursor(hub, list, whose, &text).ok_or_else(wrong)).transpose()
+}
+
 impl Page {
     /// Reads `limit`, `cursor`, `since` and `until` of a list of messages, and limits the page to the ids that the
     /// caller may see.
@@ -118,21 +123,25 @@ impl Page {
         Ok(Page { from: page.from.max(scope.oldest_id), ..page })
     }
 
+    /// Reads `limit` and `cursor` of the list named `list`, which has no window of time.
+    ///
+    /// # Errors
+    /// `query_invalid` for a parameter that cannot be read; `cursor_invalid` for a cursor of another list.
+    pub fn cursor_only(query: &mut Query, hub: &Hub, list: &str, whose: Tsid) -> Result<Page, Refusal> {
+        let limit = query.limit()?;
+        let after = read_cursor(query.take("cursor"), hub, list, whose)?;
+        Ok(Page { limit, after, below: Tsid(i64::MAX), from: Tsid(0) })
+    }
+
     /// Reads `limit`, `cursor`, `since` and `until` of the list named `list`.
     ///
     /// # Errors
     /// `query_invalid` for a parameter that cannot be read; `cursor_invalid` for a cursor of another list.
     pub fn read(query: &mut Query, hub: &Hub, list: &str, whose: Tsid) -> Result<Page, Refusal> {
         let ListParams { limit, cursor, since, until } = ListParams::read(query)?;
-        let after = match cursor {
-            None => None,
-            Some(text) => Some(decode_cursor(hub, list, whose, &text).ok_or_else(|| {
-                Refusal::new(400, "cursor_invalid", "the cursor is not one this list gave you; begin without it")
-            })?),
-        };
         Ok(Page {
             limit,
-            after,
+            after: read_cursor(cursor, hub, list, whose)?,
             below: until.map_or(Tsid(i64::MAX), Tsid::floor),
             from: since.map_or(Tsid(0), Tsid::floor),
         })

@@ -5,7 +5,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::context::REQUEST_ID;
+use super::answer::Time;
+use super::context::{ENVELOPED_AT, REQUEST_ID};
 use super::words::words;
 use crate::error::{CODES, Code, Error, Fault, REASONS, Refusal, Unavailable};
 
@@ -99,6 +100,25 @@ pub struct ProblemBody {
     request_id: String,
 }
 
+/// An error below `/api/`: a problem, with the members of the envelope beside its own.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvelopedProblem {
+    #[serde(flatten)]
+    problem: ProblemBody,
+    /// False.
+    success: bool,
+    /// Null.
+    #[schema(value_type = Option<Object>)]
+    data: Option<()>,
+    /// The same as `detail`.
+    message: String,
+    /// The same as `code`.
+    #[schema(value_type = ProblemCode)]
+    error_code: &'static str,
+    timestamp: Time,
+}
+
 /// A fault at one place of the request.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Fault)]
@@ -131,7 +151,15 @@ impl IntoResponse for Problem {
             request_id: REQUEST_ID.try_with(Clone::clone).unwrap_or_default(),
         };
         // Serialising texts and numbers cannot fail.
-        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let body = match ENVELOPED_AT.try_with(|at| *at).ok().flatten() {
+            None => serde_json::to_vec(&body).unwrap_or_default(),
+            Some(at) => {
+                let (message, error_code) = (body.detail.clone(), body.code);
+                let (success, timestamp) = (false, Time(at));
+                let enveloped = EnvelopedProblem { problem: body, success, data: None, message, error_code, timestamp };
+                serde_json::to_vec(&enveloped).unwrap_or_default()
+            }
+        };
         let mut response = (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after_s {

@@ -11,7 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
-use super::context::{RATE_STATUS, REQUEST_ID};
+use super::context::{ENVELOPED_AT, RATE_STATUS, REQUEST_ID};
 use super::field;
 use super::problem::Problem;
 use super::server::Peer;
@@ -30,22 +30,28 @@ pub async fn wrap_request(State(hub): State<Hub>, request: Request, next: Next) 
     let (method, peer) = (request.method().clone(), request.extensions().get::<Peer>().cloned());
     let asked = method.clone();
     let began = Instant::now();
+    let enveloped_at = is_enveloped(request.uri().path()).then(|| hub.clock.now());
     let handled = RATE_STATUS.scope(
         Cell::new(None),
-        REQUEST_ID.scope(id.clone(), async move {
-            let answered = match check_target(&request) {
-                Ok(()) => next.run(request).await,
-                Err(refusal) => Problem::from(refusal).into_response(),
-            };
-            let mut response = match peer {
-                Some(peer) => peer.admit(&asked, answered).unwrap_or_else(|busy| Problem::from(busy).into_response()),
-                None => answered,
-            };
-            if let Some(rate_status) = RATE_STATUS.try_with(Cell::get).ok().flatten() {
-                set_rate_headers(rate_status, response.headers_mut());
-            }
-            response
-        }),
+        ENVELOPED_AT.scope(
+            enveloped_at,
+            REQUEST_ID.scope(id.clone(), async move {
+                let answered = match check_target(&request) {
+                    Ok(()) => next.run(request).await,
+                    Err(refusal) => Problem::from(refusal).into_response(),
+                };
+                let mut response = match peer {
+                    Some(peer) => {
+                        peer.admit(&asked, answered).unwrap_or_else(|busy| Problem::from(busy).into_response())
+                    }
+                    None => answered,
+                };
+                if let Some(rate_status) = RATE_STATUS.try_with(Cell::get).ok().flatten() {
+                    set_rate_headers(rate_status, response.headers_mut());
+                }
+                response
+            }),
+        ),
     );
     let mut response = hub
         .shutdown
@@ -62,6 +68,11 @@ pub async fn wrap_request(State(hub): State<Hub>, request: Request, next: Next) 
     observe(&hub.metrics.request_seconds, &[&route], began.elapsed());
     tracing::debug!(request = id, %method, route, status = status.as_u16(), "answered");
     response
+}
+
+/// Whether answers at this path have the envelope of the seeds of chats.
+pub fn is_enveloped(path: &str) -> bool {
+    path.starts_with("/api/")
 }
 
 /// Sets the `RateLimit-*` headers.

@@ -14,9 +14,12 @@ pub mod provider_state;
 pub mod provider_states;
 pub mod rates;
 pub mod refused_callbacks;
+pub mod streams;
 pub mod tail;
 pub mod token_keys;
+pub mod users;
 pub mod wake;
+pub mod watches;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -30,6 +33,8 @@ use crate::error::Result;
 use crate::id::{Tsid, Tsids};
 use crate::limits;
 use crate::model::access::sign_in_throttle::SignInThrottle;
+use crate::model::access::sign_up_throttle::SignUpThrottle;
+use crate::model::bucket::Buckets;
 use crate::model::concurrency::EndpointConcurrency;
 use crate::model::fairness::Fairness;
 use crate::model::intake::{Installation, IntakePolicy};
@@ -50,9 +55,12 @@ use paces::Paces;
 use provider_states::ProviderStates;
 use rates::Rates;
 use refused_callbacks::RefusedCallbacks;
+use streams::Streams;
 use tail::Tail;
 use token_keys::KnownTokenKeys;
+use users::Users;
 use wake::Wake;
+use watches::Watches;
 
 /// Shared handle to the state of this process; cloning it is cheap.
 #[derive(Clone)]
@@ -91,6 +99,7 @@ pub struct Inner {
     pub wake: Wake,
     pub intake: IntakeQueue,
     pub accounts: Accounts,
+    pub users: Users,
     pub token_keys: KnownTokenKeys,
     pub rates: Rates,
     pub causes: Causes,
@@ -99,17 +108,27 @@ pub struct Inner {
     pub bulk: Bulk,
     pub endpoint_answers: EndpointAnswers,
     pub refused_callbacks: RefusedCallbacks,
+    /// Streams with live connections here.
+    pub streams: Arc<Streams>,
+    /// Messages whose events callers watch.
+    pub watches: Arc<Watches>,
     /// Breaker, limit and reservations of each provider, as this process knows them.
     pub provider_states: Arc<ProviderStates>,
     /// Destinations that take only so many messages.
     pub paces: Paces,
     fairness: Mutex<Fairness>,
     sign_in_throttle: Mutex<SignInThrottle>,
+    sign_up_throttle: Mutex<SignUpThrottle>,
+    user_requests: Mutex<Buckets>,
     gates: Mutex<EndpointConcurrency>,
     /// One permit: a count over many rows keeps an engine connection busy, so one runs at a time.
     pub count_turn: Semaphore,
     /// `limits::LEDGERS_AT_ONCE` permits: a request for the ledger reads all messages of a day.
     pub ledger_turns: Semaphore,
+    /// `limits::PASSWORDS_AT_ONCE` permits: hashing a password takes a core for a quarter of a second.
+    pub password_turns: Semaphore,
+    /// As many permits, and `limits::PASSWORDS_WAITING` more for those that wait.
+    pub password_places: Semaphore,
     /// `limits::RECEIPT_BODIES` permits: a provider's callback may carry thousands of results, so few are read at once.
     pub receipt_body_slots: Semaphore,
 }
@@ -162,6 +181,7 @@ impl Hub {
             wake: Wake::default(),
             intake,
             accounts: Accounts::default(),
+            users: Users::default(),
             token_keys: KnownTokenKeys::default(),
             rates: Rates::default(),
             causes: Causes::default(),
@@ -170,14 +190,20 @@ impl Hub {
             bulk: Bulk::default(),
             endpoint_answers: EndpointAnswers::default(),
             refused_callbacks: RefusedCallbacks::default(),
+            streams: Arc::default(),
+            watches: Arc::default(),
             provider_states: Arc::new(ProviderStates::new(&providers)),
             installation: Arc::new(installation(&settings, &providers)),
             paces: Paces::default(),
             fairness: Mutex::new(Fairness::new(settings.api.fair_unfinished)),
             sign_in_throttle: Mutex::default(),
+            sign_up_throttle: Mutex::default(),
+            user_requests: Mutex::new(Buckets::new(limits::USER_REQUESTS, limits::USER_REQUESTS_BURST)),
             gates: Mutex::default(),
             count_turn: Semaphore::new(1),
             ledger_turns: Semaphore::new(limits::LEDGERS_AT_ONCE),
+            password_turns: Semaphore::new(limits::PASSWORDS_AT_ONCE),
+            password_places: Semaphore::new(limits::PASSWORDS_AT_ONCE + limits::PASSWORDS_WAITING),
             receipt_body_slots: Semaphore::new(limits::RECEIPT_BODIES),
             settings,
             store,
@@ -201,6 +227,16 @@ impl Hub {
     /// Locks the counts of recent failed sign-ins. Hold it briefly, never across an await.
     pub fn sign_in_throttle(&self) -> MutexGuard<'_, SignInThrottle> {
         lock(&self.sign_in_throttle)
+    }
+
+    /// Locks the counts of recent sign-ups. Hold it briefly, never across an await.
+    pub fn sign_up_throttle(&self) -> MutexGuard<'_, SignUpThrottle> {
+        lock(&self.sign_up_throttle)
+    }
+
+    /// Locks the counts of users' recent requests. Hold it briefly, never across an await.
+    pub fn user_requests(&self) -> MutexGuard<'_, Buckets> {
+        lock(&self.user_requests)
     }
 
     /// Locks the counts of webhook calls in flight per endpoint. Hold it briefly, never across an await.

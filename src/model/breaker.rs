@@ -107,7 +107,7 @@ const MIN_SAMPLE: u32 = 20;
 /// success among them proves that the provider works.
 pub fn verdict(outcomes: &[Outcome]) -> Verdict {
     let of = |outcome: &Outcome| match outcome {
-        Outcome::Accepted { .. } => Verdict::Healthy,
+        Outcome::Accepted { .. } | Outcome::Arrived => Verdict::Healthy,
         // Throttling proves that the provider is up, not that it accepts messages.
         Outcome::Rejected { class: ErrorClass::Throttled, .. } => Verdict::NoEvidence,
         Outcome::Rejected { class, .. } => match class.rule().health_impact {

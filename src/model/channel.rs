@@ -86,7 +86,8 @@ impl Channel {
             | Channel::KakaoBrandMessage
             | Channel::Rcs => AddressKind::Phone,
             Channel::NaverTalk => AddressKind::UserKey,
-            Channel::Push | Channel::Inapp | Channel::Webhook => AddressKind::Unserved,
+            Channel::Inapp => AddressKind::User,
+            Channel::Push | Channel::Webhook => AddressKind::Unserved,
         }
     }
 
@@ -110,6 +111,12 @@ impl Channel {
     /// no other channel.
     pub fn calls_partner_servers(self) -> bool {
         self == Channel::Webhook
+    }
+
+    /// Whether the hub itself is the recipient's server: the deliveries go into inboxes in its database and need no
+    /// account at a vendor.
+    pub fn ends_in_hub(self) -> bool {
+        self == Channel::Inapp
     }
 
     /// Whether a delivery over this channel counts towards its message's overall status and has events. Webhook
@@ -141,6 +148,8 @@ pub enum AddressKind {
     Phone,
     /// A messenger's id of its user towards one business: opaque.
     UserKey,
+    /// A user of the partner: the partner's own id of the user, or the hub's.
+    User,
     /// No message can be posted over the channel: no adapter exists, or it carries events only.
     Unserved,
 }

@@ -23,7 +23,7 @@ pub enum Status {
     Processing,
     /// The provider accepted it.
     Sent,
-    /// A receipt reports that it arrived.
+    /// A receipt reports that it arrived, or the hub put it into the recipient's inbox.
     Delivered,
     /// Certainly not delivered, and not tried again by itself.
     Failed,
@@ -50,7 +50,7 @@ pub const STATUSES: [Status; 9] = [
 
 /// Every allowed transition: from, to, cause. `next_transition` never leaves this table, and the invariant checks
 /// compare stored events with it.
-pub const TRANSITIONS: [(Status, Status, &str); 36] = [
+pub const TRANSITIONS: [(Status, Status, &str); 37] = [
     (Status::Scheduled, Status::Pending, "its time has come, or its endpoint was resumed or recovered"),
     (Status::Scheduled, Status::Canceled, "canceled in time"),
     (Status::Scheduled, Status::Expired, "expired before its time"),
@@ -63,6 +63,7 @@ pub const TRANSITIONS: [(Status, Status, &str); 36] = [
     (Status::Pending, Status::Undetermined, "canceled or expired after an attempt of unknown outcome"),
     (Status::Pending, Status::Sent, "a late answer or receipt of an earlier attempt"),
     (Status::Processing, Status::Sent, "the provider accepted it"),
+    (Status::Processing, Status::Delivered, "the hub put it into the recipient's inbox"),
     (Status::Processing, Status::Pending, "released by its worker without a call"),
     (Status::Processing, Status::Scheduled, "a further attempt is due later, or its worker was lost"),
     (Status::Processing, Status::Failed, "rejected permanently, or attempts used up"),
@@ -223,6 +224,8 @@ pub struct DeliveryFacts {
 pub enum Outcome {
     /// The provider accepted the message. `provider_ref`: the provider's id of it, if it gave one.
     Accepted { provider_ref: Option<String> },
+    /// The hub put the message into the recipient's inbox: nothing more is awaited.
+    Arrived,
     /// The provider certainly did not accept it. `retry_after`: the pause that the provider asked for.
     Rejected { class: ErrorClass, code: String, detail: String, retry_after: Option<Duration> },
     /// The call may have been made and its result is unknown.
@@ -249,7 +252,7 @@ impl Outcome {
     /// The kind of outcome that the attempt's row stores.
     pub fn kind(&self) -> OutcomeKind {
         match self {
-            Outcome::Accepted { .. } => OutcomeKind::Accepted,
+            Outcome::Accepted { .. } | Outcome::Arrived => OutcomeKind::Accepted,
             Outcome::Rejected { .. } => OutcomeKind::Rejected,
             Outcome::Unknown { .. } => OutcomeKind::Unknown,
             Outcome::Released
@@ -413,6 +416,9 @@ pub fn next_transition(
     match outcome {
         Outcome::Accepted { .. } => {
             Transition { status: Status::Sent, ready_at: None, possibly_sent, refund: false, reason: None }
+        }
+        Outcome::Arrived => {
+            Transition { status: Status::Delivered, ready_at: None, possibly_sent, refund: false, reason: None }
         }
         Outcome::Rejected { class, retry_after, .. } => match (class.action(), retry_after) {
             (RetryAction::Permanent, _) => end(Status::Failed, class.as_str()),
@@ -617,7 +623,7 @@ mod tests {
         outcomes.push(unknown());
         outcomes.extend([Outcome::Released, Outcome::Postponed, Outcome::Expired, Outcome::Canceled]);
         outcomes.push(Outcome::deferred(now() + Duration::from_secs(9), "not_its_turn"));
-        outcomes.push(Outcome::Accepted { provider_ref: None });
+        outcomes.extend([Outcome::Accepted { provider_ref: None }, Outcome::Arrived]);
         for attempt in 1..=3 {
             for possibly_sent in [false, true] {
                 for cancel_requested in [false, true] {
@@ -670,6 +676,7 @@ mod tests {
     #[test]
     fn providers_answer_decides_the_status() {
         assert_eq!(step(&facts(), &Outcome::Accepted { provider_ref: None }).status, Status::Sent);
+        assert_eq!(step(&facts(), &Outcome::Arrived).status, Status::Delivered);
         assert_eq!(step(&facts(), &rejected(ErrorClass::Content)).status, Status::Failed);
         assert_eq!(step(&facts(), &rejected(ErrorClass::Unreachable)).status, Status::Scheduled);
         let last = DeliveryFacts { attempt: 3, ..facts() };

@@ -77,6 +77,18 @@ pub struct Content {
     /// Code of the template approved by Kakao; `body` is an instance of that template.
     #[serde(rename = "templateCode", default, skip_serializing_if = "Option::is_none")]
     pub template_code: Option<String>,
+    /// INAPP only: where the item leads.
+    #[serde(rename = "actionUrl", default, skip_serializing_if = "Option::is_none")]
+    pub action_url: Option<String>,
+    /// INAPP only: a picture beside the item.
+    #[serde(rename = "imageUrl", default, skip_serializing_if = "Option::is_none")]
+    pub image_url: Option<String>,
+    /// INAPP only: the partner's own word, by which a client may sort items.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category: Option<String>,
+    /// INAPP only: a word of `SEVERITIES`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub severity: Option<String>,
     /// Set on webhook messages only: the event that the webhook reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<Box<EventPayload>>,

@@ -63,6 +63,8 @@ pub struct Partner {
     pub encrypt_content: bool,
     /// Whether its endpoints may receive message content.
     pub may_receive_content: bool,
+    /// Whether people may make a user for themselves.
+    pub sign_up: bool,
 }
 
 impl Partner {
@@ -83,6 +85,7 @@ impl Partner {
             may_cancel: true,
             encrypt_content: false,
             may_receive_content: false,
+            sign_up: false,
         }
     }
 

@@ -154,6 +154,9 @@ impl Options {
             if channel.addressed_by() == AddressKind::Unserved {
                 return Err(self.usage_error(&format!("no message can be sent over {channel} yet")));
             }
+            if channel.ends_in_hub() {
+                return Err(self.usage_error(&format!("{channel} needs no account: the hub itself serves it")));
+            }
             Ok(channel)
         };
         // A channel that is named twice would count twice: in the account's weight and in its concurrency.

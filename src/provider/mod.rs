@@ -16,6 +16,7 @@ mod basic;
 mod gateway;
 pub mod guard;
 pub mod http;
+pub mod inapp;
 mod kakaotalk;
 pub mod mock;
 mod nhn;

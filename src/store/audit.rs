@@ -6,7 +6,8 @@ use serde_json::Value;
 use super::Db;
 use crate::error::Result;
 use crate::id::Tsid;
-use crate::model::access::principal::Actor;
+use crate::model::access::principal::{Actor, Origin};
+use crate::model::access::user::{USER_ROLE, UserCaller};
 
 /// An action and the object it was done to.
 #[derive(Debug, Clone, Default)]
@@ -27,17 +28,42 @@ pub struct AuditEntry {
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
 /// statement may have committed.
 pub async fn insert(db: impl Db<'_>, id: Tsid, now: DateTime<Utc>, actor: &Actor, deed: &AuditEntry) -> Result<()> {
+    write(db, id, now, (&actor.name, actor.principal.role().as_str(), &actor.origin), deed).await
+}
+
+/// As `insert`, for an action of a user.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn insert_of_user(
+    db: impl Db<'_>,
+    id: Tsid,
+    now: DateTime<Utc>,
+    user: &UserCaller,
+    deed: &AuditEntry,
+) -> Result<()> {
+    write(db, id, now, (&user.audit_name(), USER_ROLE, &user.origin), deed).await
+}
+
+async fn write(
+    db: impl Db<'_>,
+    id: Tsid,
+    now: DateTime<Utc>,
+    (name, role, origin): (&str, &str, &Origin),
+    deed: &AuditEntry,
+) -> Result<()> {
     sqlx::query_file!(
         "sql/audit/insert.sql",
         id.0,
         now,
-        actor.name,
-        actor.principal.role().as_str(),
+        name,
+        role,
         deed.action,
         deed.object,
         deed.partner_id.map(|id| id.0),
-        actor.origin.address,
-        actor.origin.request_id,
+        origin.address,
+        origin.request_id,
         deed.before,
         deed.after,
     )

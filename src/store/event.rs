@@ -9,6 +9,7 @@ use super::{Db, parse_word};
 use crate::error::Result;
 use crate::id::Tsid;
 use crate::model::delivery::Status;
+use crate::model::event::EventPayload;
 use crate::model::lane::{Lane, Priority};
 
 /// An event as stored.
@@ -34,6 +35,45 @@ pub struct EventRow {
 pub async fn of_message(db: impl Db<'_>, partner_id: Tsid, shard: i16, message_id: Tsid) -> Result<Vec<EventRow>> {
     let rows = sqlx::query_file_as!(EventRow, "sql/event/of_message.sql", partner_id.0, shard, message_id.0);
     Ok(rows.fetch_all(db).await?)
+}
+
+/// An event of a watched message, with what its webhook says.
+#[derive(Debug, Clone)]
+pub struct WatchedEvent {
+    pub shard: i16,
+    pub message_id: Tsid,
+    pub payload: EventPayload,
+}
+
+/// Events of watched messages (shard, id), each from its time on, in the order in which they happened.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn of_watched(db: impl Db<'_>, watched: &[(i16, Tsid, DateTime<Utc>)]) -> Result<Vec<WatchedEvent>> {
+    let Some(MessageColumns { shards, ids, low, high }) = MessageColumns::of(watched.iter().map(|w| (w.0, w.1))) else {
+        return Ok(Vec::new());
+    };
+    let since: Vec<DateTime<Utc>> = watched.iter().map(|w| w.2).collect();
+    let rows = sqlx::query_file!("sql/event/of_watched.sql", &shards, &ids, &since, low, high).fetch_all(db).await?;
+    Ok(rows
+        .into_iter()
+        .map(|r| WatchedEvent {
+            shard: r.shard,
+            message_id: Tsid(r.message_id),
+            payload: EventPayload {
+                event: r.event,
+                no: r.no,
+                seq: r.seq,
+                attempt: (r.attempt > 0).then_some(r.attempt),
+                lane: r.lane,
+                provider: r.provider,
+                code: r.code,
+                reason: r.reason,
+                occurred_at: r.occurred_at,
+                ..EventPayload::default()
+            },
+        })
+        .collect())
 }
 
 /// Marks of messages of which a delivery ended, deleted.

@@ -13,6 +13,7 @@ use crate::limits;
 use crate::model::delivery::UNCALLED_ENDINGS;
 use crate::model::lane::Lane;
 use crate::model::stats::CountTotals;
+use crate::model::stream::StoredEvent;
 
 /// A row that violates an invariant.
 #[derive(Debug, Clone)]
@@ -38,7 +39,7 @@ pub enum Scope {
 }
 
 /// All invariants in the order in which they are checked: name, meaning, scope.
-pub const INVARIANTS: [(&str, &str, Scope); 25] = [
+pub const INVARIANTS: [(&str, &str, Scope); 28] = [
     ("lease", "a status and its lease agree", Scope::Slice),
     ("attempts", "attempts are 1..n without gaps", Scope::Slice),
     ("in_flight", "at most one attempt in flight, and only the newest", Scope::Slice),
@@ -68,6 +69,10 @@ pub const INVARIANTS: [(&str, &str, Scope); 25] = [
     ("unapplied", "no receipt that can be applied waits", Scope::All),
     ("fallback", "a fallback replaces its delivery once", Scope::Slice),
     ("stats", "the statistics are what a recount gives", Scope::AllSlices),
+    // These read all users and all items, so they are left out of the rounds of a watch.
+    ("inbox", "an item is in an inbox if its delivery arrived, and only then", Scope::AllSlices),
+    ("heads", "the stream of a user is numbered without gaps up to its head", Scope::AllSlices),
+    ("users", "users are on the shards of their partners, and nothing is left of deleted ones", Scope::AllSlices),
 ];
 
 /// Messages of a shard with ids from `from` up to, not including, `to`, with everything under them.
@@ -385,6 +390,13 @@ pub async fn check_all(
         "nets" => find!(conn, invariant, "sql/fsck/nets.sql"),
         "relayed" => find!(conn, invariant, "sql/fsck/relayed.sql"),
         "unapplied" => find!(conn, invariant, "sql/fsck/unapplied.sql", began),
+        "inbox" => find!(conn, invariant, "sql/fsck/inbox.sql"),
+        "heads" => {
+            let since = began - limits::STREAM_CHECKED;
+            let moved = StoredEvent::ItemMoved.as_str();
+            find!(conn, invariant, "sql/fsck/heads.sql", since, Tsid::floor(since).0, moved)
+        }
+        "users" => find!(conn, invariant, "sql/fsck/users.sql"),
         "stats" if facts.doubtful.is_empty() => Violations::default(),
         "stats" => {
             let partners: Vec<i64> = facts.doubtful.iter().map(|partner| partner.0).collect();

@@ -1,5 +1,5 @@
 //! Notifications between processes over LISTEN and NOTIFY: lanes that became ready, partners that post much, changes of
-//! partners and keys. They are hints; polling and short-lived caches are the guarantee. Sent outside any transaction:
+//! partners, keys and users. They are hints; polling and short-lived caches are the guarantee. Sent outside any transaction:
 //! inside one, NOTIFY takes a database-wide lock at commit. (Runtime queries: the channel's name cannot be a
 //! parameter.)
 
@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::id::Tsid;
 use crate::model::fairness::AcceptedCount;
 use crate::model::lane::Lane;
+use crate::model::stream::{StreamHints, StreamKey, StreamKind};
 use crate::model::watermark::{ReadyHints, ShardLane};
 
 /// NOTIFY takes less than 8,000 bytes. A list of places that would be longer is left empty, which means "anywhere".
@@ -39,6 +40,17 @@ pub async fn notify_ready(store: &Store, from: Tsid, ready: &ReadyHints) -> Resu
 /// sent.
 pub async fn notify_changed(store: &Store) -> Result<()> {
     notify(store.api(), Topic::Changed, String::new()).await
+}
+
+/// Notifies all processes that these users, or sign-ins of theirs, changed, so that they forget them. Call it after the
+/// commit.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; the notification may have been
+/// sent.
+pub async fn notify_users(store: &Store, users: &[Tsid]) -> Result<()> {
+    let payload = users.iter().map(Tsid::to_string).collect::<Vec<_>>().join(",");
+    notify(store.api(), Topic::Users, if payload.len() > PAYLOAD_BYTES { String::new() } else { payload }).await
 }
 
 async fn notify(db: impl Db<'_>, topic: Topic, payload: String) -> Result<()> {
@@ -72,6 +84,32 @@ fn read_share(text: &str) -> Option<AcceptedCount> {
     Some(AcceptedCount { partner_id: Tsid(partner.parse().ok()?), place, count: count.parse().ok()? })
 }
 
+/// Notifies other processes of the numbers that streams have reached. A list that would be too long is left empty,
+/// which means "any stream". Call it after the commits.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; the notification may have been
+/// sent.
+pub async fn notify_streams(store: &Store, from: Tsid, hints: &StreamHints) -> Result<()> {
+    let head = |(key, seq): (&StreamKey, &i64)| format!("{}{}.{}:{seq}", stream_letter(key.kind), key.shard, key.id.0);
+    let heads = hints.heads.iter().map(head).collect::<Vec<_>>().join(",");
+    let heads = if heads.len() > PAYLOAD_BYTES || hints.hints_lost { String::new() } else { heads };
+    notify(store.engine(), Topic::Streams, format!("{from};{heads}")).await
+}
+
+fn stream_letter(kind: StreamKind) -> char {
+    match kind {
+        StreamKind::User => 'u',
+    }
+}
+
+fn read_stream(text: &str) -> Option<(StreamKey, i64)> {
+    let kind = [StreamKind::User].into_iter().find(|kind| text.starts_with(stream_letter(*kind)))?;
+    let (shard, rest) = text.get(1..)?.split_once('.')?;
+    let (id, seq) = rest.split_once(':')?;
+    Some((StreamKey { kind, shard: shard.parse().ok()?, id: Tsid(id.parse().ok()?) }, seq.parse().ok()?))
+}
+
 /// Sends an echo over the engine's sessions: a listener that receives its own echo works.
 ///
 /// # Errors
@@ -87,8 +125,12 @@ pub enum Notification {
     Ready { from: Tsid, ready: ReadyHints },
     /// How much the process accepted from each partner.
     Shares { from: Tsid, shares: Vec<AcceptedCount> },
+    /// Streams have reached these numbers.
+    Streams { from: Tsid, hints: StreamHints },
     /// A partner or an API key changed.
     Changed,
+    /// These users, or sign-ins of theirs, changed. Empty: perhaps every user.
+    Users(Vec<Tsid>),
     /// An echo, from `notify_self` of any process.
     Echo,
     /// The connection was lost; notifications may have been missed.
@@ -101,6 +143,8 @@ pub enum Topic {
     Ready,
     Shares,
     Changed,
+    Streams,
+    Users,
     Echo,
 }
 
@@ -110,6 +154,8 @@ impl Topic {
             Topic::Ready => "notihub_ready",
             Topic::Shares => "notihub_shares",
             Topic::Changed => "notihub_changed",
+            Topic::Streams => "notihub_streams",
+            Topic::Users => "notihub_users",
             Topic::Echo => "notihub_proof",
         }
     }
@@ -138,6 +184,11 @@ impl Listener {
         if notification.channel() == Topic::Changed.channel() {
             return Ok(Notification::Changed);
         }
+        if notification.channel() == Topic::Users.channel() {
+            // An id that cannot be read names no user.
+            let ids = notification.payload().split(',').filter_map(|id| id.parse().ok());
+            return Ok(Notification::Users(ids.collect()));
+        }
         if notification.channel() == Topic::Echo.channel() {
             return Ok(Notification::Echo);
         }
@@ -146,6 +197,12 @@ impl Listener {
         let from = from.parse().unwrap_or(Tsid(0));
         if notification.channel() == Topic::Shares.channel() {
             return Ok(Notification::Shares { from, shares: content.split(',').filter_map(read_share).collect() });
+        }
+        if notification.channel() == Topic::Streams.channel() {
+            let mut hints = StreamHints::default();
+            content.split(',').filter_map(read_stream).for_each(|(key, seq)| hints.add(key, seq));
+            hints.hints_lost = hints.heads.is_empty();
+            return Ok(Notification::Streams { from, hints });
         }
         let mut ready = ReadyHints::default();
         content.split(',').filter_map(read_place).for_each(|(place, since)| ready.add(place, since));

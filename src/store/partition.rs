@@ -80,6 +80,16 @@ pub async fn drop_audit_months(store: &Store, oldest: DateTime<Utc>) -> Result<V
     Ok(dropped.fetch_one(store.api()).await?)
 }
 
+/// Drops weeks of `stream_events` that ended before `oldest`. Returns their names.
+///
+/// # Errors
+/// `Error::Internal` if `oldest` is less than two weeks ago by the database's clock; nothing was dropped.
+/// `Error::Unavailable` if the database cannot be reached.
+pub async fn drop_stream_weeks(store: &Store, oldest: DateTime<Utc>) -> Result<Vec<String>> {
+    let dropped = sqlx::query_file_scalar!("sql/partition/drop_stream_weeks.sql", oldest.date_naive());
+    Ok(dropped.fetch_one(store.api()).await?)
+}
+
 /// Mondays of the weeks whose partitions ended before `oldest`.
 async fn past(db: impl Db<'_>, oldest: DateTime<Utc>) -> Result<Vec<NaiveDate>> {
     let names: Vec<String> = sqlx::query_scalar(

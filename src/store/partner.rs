@@ -28,6 +28,7 @@ macro_rules! partner {
             may_cancel: r.may_cancel,
             encrypt_content: r.encrypt_content,
             may_receive_content: r.may_receive_content,
+            sign_up: r.sign_up,
         })
     }};
 }
@@ -48,6 +49,16 @@ pub async fn find_by_name(db: impl Db<'_>, name: &str) -> Result<Option<Partner>
 /// word that this program does not know.
 pub async fn get(db: impl Db<'_>, partner_id: Tsid) -> Result<Option<Partner>> {
     sqlx::query_file!("sql/partner/get.sql", partner_id.0).fetch_optional(db).await?.map(|r| partner!(r)).transpose()
+}
+
+/// Up to two active partners whose sign-up is on.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time. `Error::Internal` for a stored
+/// word that this program does not know.
+pub async fn with_sign_up(db: impl Db<'_>) -> Result<Vec<Partner>> {
+    let found = sqlx::query_file!("sql/partner/with_sign_up.sql").fetch_all(db).await?;
+    found.into_iter().map(|r| partner!(r)).collect()
 }
 
 /// As `get`, and locks the row until the transaction ends.
@@ -91,6 +102,7 @@ pub async fn update(db: impl Db<'_>, p: &Partner) -> Result<bool> {
         p.may_cancel,
         p.encrypt_content,
         p.may_receive_content,
+        p.sign_up,
     )
     .execute(db)
     .await;
@@ -145,6 +157,7 @@ pub async fn insert(db: impl Db<'_>, p: &Partner, now: DateTime<Utc>) -> Result<
         p.may_cancel,
         p.encrypt_content,
         p.may_receive_content,
+        p.sign_up,
     )
     .fetch_optional(db)
     .await?;

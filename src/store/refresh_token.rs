@@ -83,6 +83,24 @@ pub async fn revoke_family(db: impl Db<'_>, family: Tsid, now: DateTime<Utc>) ->
     Ok(sqlx::query_file!("sql/refresh_token/revoke_family.sql", family.0, now).execute(db).await?.rows_affected())
 }
 
+/// Revokes every token of a client. Returns how many were not revoked before.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn revoke_of_client(db: impl Db<'_>, client_id: &str, now: DateTime<Utc>) -> Result<u64> {
+    Ok(sqlx::query_file!("sql/refresh_token/revoke_of_client.sql", client_id, now).execute(db).await?.rows_affected())
+}
+
+/// Deletes every token of a client. Returns how many.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn delete_of_client(db: impl Db<'_>, client_id: &str) -> Result<u64> {
+    Ok(sqlx::query_file!("sql/refresh_token/delete_of_client.sql", client_id).execute(db).await?.rows_affected())
+}
+
 /// Deletes up to `rows` tokens that expired before `over_before`. Returns how many.
 ///
 /// # Errors

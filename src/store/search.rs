@@ -62,9 +62,13 @@ impl Table {
         self.has("shard") && self.has("message_id")
     }
 
+    fn is_of_users(&self) -> bool {
+        self.has("shard") && self.has("user_id")
+    }
+
     /// Whether its rows can be told apart by partner.
     pub fn has_partner(&self) -> bool {
-        self.has("partner_id") || self.is_of_messages()
+        self.has("partner_id") || self.is_of_messages() || self.is_of_users()
     }
 
     fn select(&self, partner: Option<Tsid>) -> String {
@@ -80,6 +84,11 @@ impl Table {
         let only = match partner {
             None => String::new(),
             Some(id) if self.has("partner_id") => format!(" where t.partner_id = {}", id.0),
+            Some(id) if self.is_of_users() && !self.is_of_messages() => format!(
+                " where exists (select from users u where u.shard = t.shard and u.user_id = t.user_id \
+                 and u.partner_id = {})",
+                id.0
+            ),
             Some(id) => format!(
                 " where exists (select from messages m where m.shard = t.shard and m.message_id = t.message_id \
                  and m.partner_id = {})",

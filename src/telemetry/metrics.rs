@@ -55,6 +55,7 @@ pub struct Metrics {
     pub receipts: IntCounterVec,
     pub receipts_unmatched: IntGaugeVec,
     pub fallbacks: IntCounterVec,
+    pub user_sign_ins: IntCounterVec,
 }
 
 /// Prefix of all metric names.
@@ -169,6 +170,7 @@ impl Metrics {
                 &[],
             )?,
             fallbacks: counter("fallbacks_total", "Deliveries replaced by a fallback.", &["from", "to", "why"])?,
+            user_sign_ins: counter("user_sign_ins_total", "Sign-ins and sign-ups of users, by result.", &["result"])?,
             registry,
             described: described.take(),
         })

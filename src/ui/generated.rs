@@ -130,6 +130,7 @@ fn channel_limits() -> String {
             AddressKind::Destination => "destination's name",
             AddressKind::Phone => "phone number",
             AddressKind::UserKey => "user key",
+            AddressKind::User => "user's id",
             AddressKind::Unserved => return None,
         };
         let limit = match channel.body_limit() {

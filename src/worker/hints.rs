@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::hub::Hub;
 use crate::limits;
+use crate::model::stream::StreamHints;
 use crate::model::watermark::ReadyHints;
 use crate::store::listen::{self, Listener, Notification, Topic};
 
@@ -68,20 +69,35 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
     loop {
         match notification {
             // Sent by this process.
-            Notification::Ready { from, .. } | Notification::Shares { from, .. } if from == hub.process => (),
+            Notification::Ready { from, .. }
+            | Notification::Shares { from, .. }
+            | Notification::Streams { from, .. }
+                if from == hub.process => {}
+            Notification::Streams { hints, .. } => hub.streams.note_here(&hints),
             Notification::Ready { ready, .. } => hub.wake.notify_here(&ready),
             Notification::Shares { shares, .. } => {
                 let (now, mut fairness) = (hub.clock.now(), hub.fairness());
                 shares.into_iter().for_each(|share| fairness.add_remote(share, now, limits::FAIR_TELL_EVERY));
             }
             Notification::Echo => (),
+            Notification::Users(users) if users.is_empty() => {
+                hub.users.forget_all();
+                hub.streams.end_all();
+            }
+            // Their streams end: clients resume them, if their tokens are still valid.
+            Notification::Users(users) => users.into_iter().for_each(|user| {
+                hub.users.forget(user);
+                hub.streams.end_of_user(user);
+            }),
             Notification::Changed => {
                 let soonest = read_last.map(|last| last + CHANGES_APART);
                 read_at = read_at.or(Some(soonest.unwrap_or_else(Instant::now)));
             }
             Notification::Missed => {
                 hub.accounts.forget();
+                hub.users.forget_all();
                 hub.wake.notify_here(&ReadyHints { hints_lost: true, ..ReadyHints::default() });
+                hub.streams.note_here(&StreamHints { hints_lost: true, ..StreamHints::default() });
             }
         }
         notification = loop {

@@ -5,6 +5,7 @@ pub mod driver;
 pub mod hints;
 mod settler;
 mod slots;
+pub mod streams;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,12 +43,17 @@ pub fn start(hub: &Hub, role: Role) {
     repeat(hub, "retain", every(Duration::from_secs(3600)), retain);
     repeat(hub, "rollup", every(limits::ROLLUP_EVERY), rollup);
     hints::start_sending(hub);
+    streams::start_hints(hub);
     // Workers accept messages, too: those enqueued in SQL.
     repeat(hub, "fairness", every(limits::FAIR_LOOK_EVERY), check_fairness);
     repeat(hub, "shares", every(limits::FAIR_TELL_EVERY), hints::send_shares);
-    let mut topics = vec![Topic::Shares, Topic::Changed, Topic::Echo];
+    let mut topics = vec![Topic::Shares, Topic::Changed, Topic::Users, Topic::Echo];
     if role != Role::Api {
         topics.push(Topic::Ready);
+    }
+    if role != Role::Worker {
+        topics.push(Topic::Streams);
+        streams::start_reading(hub);
     }
     hints::start_listening(hub, topics);
     if role != Role::Worker {
@@ -68,6 +74,7 @@ pub fn start(hub: &Hub, role: Role) {
     let slots = |channel| (channel, Arc::new(Semaphore::new(flow::channel::suspects_at_once(channel))));
     let slots_by_channel = Arc::new(hub.providers.channels().into_iter().map(slots).collect::<Vec<_>>());
     repeat(hub, "suspects", every(limits::SUSPECTS_EVERY), move |hub| suspects(hub, worker, slots_by_channel.clone()));
+    repeat(hub, "snoozed", every(limits::SNOOZED_EVERY), streams::wake_snoozed);
     repeat(hub, "sweep", every(Duration::from_secs(10)), move |hub| sweep(hub, sweeper.clone()));
     repeat(hub, "relay", every(limits::RELAY_EVERY), move |hub| relay(hub, relayer.clone()));
     repeat(hub, "release", every(limits::RELEASE_EVERY), release);

@@ -10,6 +10,7 @@ mod delivery;
 mod document;
 mod fsck;
 mod http;
+mod inbox;
 mod intake;
 mod laws;
 mod maintenance;

@@ -3,7 +3,8 @@
 //! has a module of its own; any other costs a comparison.
 //!
 //! `prepare` resolves the destination and renders the body before the call; `acquire` takes a permit for one request to
-//! the destination; `after_answer` acts on what the answer says about the destination. Deliveries may wait behind
+//! the destination; `deliver_here` takes the place of the call where the hub itself is the destination;
+//! `after_answer` acts on what the answer says about the destination. Deliveries may wait behind
 //! others to the same destination: `followers` counts how many may go when one ends, and `release_next` makes them
 //! PENDING.
 //!
@@ -14,6 +15,7 @@ pub mod endpoint_health;
 pub mod webhook_order;
 
 // The channels that have needs.
+mod in_app;
 pub mod webhook;
 
 use std::collections::HashMap;
@@ -35,6 +37,8 @@ pub use webhook_order::{StalledCursor, release_next, restart_stalled};
 /// What the deliveries of a channel need beyond the call of its provider.
 enum Needs {
     Nothing,
+    /// The hub's own database takes the delivery, in place of a provider.
+    Inbox,
     /// A partner's endpoint: its URL and secrets, the body of the event, the order of events, and a limit of concurrent
     /// calls.
     Endpoint,
@@ -51,8 +55,8 @@ fn needs(channel: Channel) -> Needs {
         | Channel::KakaoBrandMessage
         | Channel::NaverTalk
         | Channel::Rcs
-        | Channel::Push
-        | Channel::Inapp => Needs::Nothing,
+        | Channel::Push => Needs::Nothing,
+        Channel::Inapp => Needs::Inbox,
         Channel::Webhook => Needs::Endpoint,
     }
 }
@@ -88,7 +92,7 @@ impl Prepared {
     /// The outcome to settle instead of a call.
     pub fn take(&mut self, claimed: &ClaimedDelivery) -> Result<Preparation, Outcome> {
         match needs(claimed.head.channel) {
-            Needs::Nothing => Ok(Preparation::Nothing),
+            Needs::Nothing | Needs::Inbox => Ok(Preparation::Nothing),
             Needs::Endpoint => match self.webhooks.remove(&claimed.key) {
                 Some(ready) => ready.map(|ready| Preparation::Webhook(Box::new(ready))),
                 // Its endpoint could not be read: the next claim reads it.
@@ -122,6 +126,19 @@ pub async fn prepare(
         HashMap::new()
     });
     Prepared { webhooks }
+}
+
+/// Returns whether the hub itself takes the deliveries of this channel: `deliver_here` in place of the provider's call.
+pub fn ends_here(channel: Channel) -> bool {
+    match needs(channel) {
+        Needs::Inbox => true,
+        Needs::Nothing | Needs::Endpoint => false,
+    }
+}
+
+/// Delivers claimed deliveries of one channel of which `ends_here` is true. Returns one outcome for each, in their order.
+pub async fn deliver_here(hub: &Hub, deliveries: &[(&ClaimedDelivery, &StoredMessage)]) -> Vec<Outcome> {
+    in_app::put(hub, deliveries).await
 }
 
 /// Permit for one request to the destination, held until the outcome is known. Freed when dropped.
@@ -167,7 +184,7 @@ pub async fn after_answer(hub: &Hub, preparation: &Preparation, outcome: &Outcom
 /// `preparation` is None for a delivery that was not prepared.
 pub fn followers(hub: &Hub, claimed: &ClaimedDelivery, preparation: Option<&Preparation>) -> i64 {
     match (needs(claimed.head.channel), preparation) {
-        (Needs::Nothing, _) => 0,
+        (Needs::Nothing | Needs::Inbox, _) => 0,
         (Needs::Endpoint, Some(Preparation::Webhook(ready))) if !ready.in_order => 0,
         (Needs::Endpoint, _) => webhook_order::followers(hub, claimed),
     }
@@ -176,7 +193,7 @@ pub fn followers(hub: &Hub, claimed: &ClaimedDelivery, preparation: Option<&Prep
 /// Like `followers`, for a delivery that this process does not hold: 1 where others may wait behind it, otherwise 0.
 pub fn followers_unprepared(channel: Channel) -> i64 {
     match needs(channel) {
-        Needs::Nothing => 0,
+        Needs::Nothing | Needs::Inbox => 0,
         Needs::Endpoint => 1,
     }
 }
@@ -184,7 +201,7 @@ pub fn followers_unprepared(channel: Channel) -> i64 {
 /// Returns how many suspects of a channel are called at the same time, each in a request of its own.
 pub fn suspects_at_once(channel: Channel) -> usize {
     match needs(channel) {
-        Needs::Nothing => 1,
+        Needs::Nothing | Needs::Inbox => 1,
         Needs::Endpoint => limits::SUSPECT_WEBHOOKS,
     }
 }

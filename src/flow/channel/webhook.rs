@@ -232,7 +232,7 @@ impl EndpointReservation {
     /// answer, and how long it took, widens or narrows the gate when this is dropped.
     pub fn record_outcome(&mut self, outcome: &Outcome) {
         self.answered = match outcome {
-            Outcome::Accepted { .. } => true,
+            Outcome::Accepted { .. } | Outcome::Arrived => true,
             Outcome::Rejected { class, .. } => *class != ErrorClass::Unreachable,
             _ => false,
         };

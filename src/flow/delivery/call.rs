@@ -223,6 +223,10 @@ async fn send(hub: &Hub, deliveries: &[HeldDelivery]) -> Vec<Outcome> {
     let provider = &first.account.provider;
     let began = Instant::now();
     let sending = async {
+        if channel::ends_here(first.claimed.head.channel) {
+            let held: Vec<_> = deliveries.iter().map(|held| (&held.claimed, &*held.message)).collect();
+            return channel::deliver_here(hub, &held).await;
+        }
         match requests.pop() {
             Some(request) if requests.is_empty() && first.looks_up_first() => {
                 vec![look_up_and_send(provider, request).await]

@@ -96,9 +96,9 @@ async fn write_without_followers(
     Ok(won)
 }
 
-/// Whether what is known of the attempts may still correct the status: it may have been sent, and is not SENT.
+/// Whether what is known of the attempts may still correct the status: it may have been sent, and no success is known.
 fn may_be_corrected(settle: &Settle) -> bool {
-    settle.step.possibly_sent && settle.step.status != Status::Sent
+    settle.step.possibly_sent && !settle.step.status.is_success()
 }
 
 /// The provider's own id by which its receipts will refer to an attempt, where they do not repeat our reference.

@@ -76,6 +76,7 @@ pub(super) fn attempt_result(
     let kind = outcome.kind();
     let (code, detail, provider_ref) = match outcome {
         Outcome::Accepted { provider_ref } => (None, None, provider_ref),
+        Outcome::Arrived => (None, None, None),
         Outcome::Rejected { code, detail, .. } => (Some(code), Some(detail), None),
         Outcome::Unknown { code, detail } => (Some(code.to_owned()), Some(detail), None),
         Outcome::Released => (Some("released".to_owned()), None, None),

@@ -15,7 +15,8 @@ pub fn form(channel: Channel) -> &'static Form {
         Channel::Lms | Channel::Mms => &TITLED_TEXT,
         Channel::KakaoAlimtalk | Channel::KakaoBrandMessage => &KAKAO,
         Channel::NaverTalk => &NAVER_TALK,
-        Channel::Push | Channel::Inapp | Channel::Webhook => &UNSERVED,
+        Channel::Inapp => &IN_APP,
+        Channel::Push | Channel::Webhook => &UNSERVED,
     }
 }
 
@@ -146,6 +147,42 @@ static NAVER_TALK: Form = Form {
     examples: &[],
 };
 
+static IN_APP: Form = Form {
+    name: "NewInApp",
+    description: "An item in a user's inbox: see the document *Inbox*.",
+    kind: Kind::Object(&[
+        Field::required("channel", Kind::Words(|| words_of(&IN_APP)), ""),
+        Field::optional(
+            "to",
+            Kind::Form(&TO),
+            "Users, each by the partner's own id or by the hub's. An own id that is not known yet makes the user.\n\
+             Default: the ids of `recipients`.",
+        ),
+        Field::optional("subject", SUBJECT, "The item's title, one line. Default: the message's title."),
+        Field::optional("body", LONG_BODY, "").with_length(Some(1), Some(limits::TEXT_BYTES)),
+        Field::optional("actionUrl", LINK, ACTION_URL),
+        Field::optional("imageUrl", LINK, IMAGE_URL),
+        Field::optional("category", LABEL, CATEGORY),
+        Field::optional("severity", Kind::Words(severities), SEVERITY),
+        STANDING_BY,
+    ]),
+    examples: &[],
+};
+
+const ACTION_URL: &str = "INAPP only: where the item leads, an https or http URL.";
+const IMAGE_URL: &str = "INAPP only: a picture beside the item, an https URL.";
+const CATEGORY: &str = "INAPP only: the partner's own word, by which a client may sort items.";
+const SEVERITY: &str = "INAPP only: how much the item matters.";
+const LINK: Kind = Kind::Text(TextRule::line(limits::LINK_CHARS).as_posted());
+const LABEL: Kind = Kind::Text(TextRule::line(limits::CATEGORY_CHARS).as_posted());
+
+/// The words of an item's `severity`.
+pub const SEVERITIES: [&str; 3] = ["INFO", "WARNING", "CRITICAL"];
+
+fn severities() -> Vec<&'static str> {
+    SEVERITIES.to_vec()
+}
+
 /// The form of channels that cannot be posted to yet. It is not in the document.
 static UNSERVED: Form = Form {
     name: "NewUnserved",
@@ -179,6 +216,10 @@ pub static FALLBACK: Form = Form {
         Field::optional("html", HTML, "E-mail only: HTML part beside the plain text, sent as posted; at most 256 KiB."),
         Field::optional("blocks", BLOCKS, "Slack only: Block Kit, sent as posted."),
         Field::optional("templateCode", TEMPLATE_CODE, "Kakao only: code of the approved template."),
+        Field::optional("actionUrl", LINK, ACTION_URL),
+        Field::optional("imageUrl", LINK, IMAGE_URL),
+        Field::optional("category", LABEL, CATEGORY),
+        Field::optional("severity", Kind::Words(severities), SEVERITY),
         Field::optional(
             "afterAttempts",
             Kind::Int64(1, limits::AFTER_ATTEMPTS),

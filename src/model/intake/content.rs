@@ -2,13 +2,14 @@
 
 use serde_json::Value;
 
-use super::channel_form::form;
+use super::channel_form::{SEVERITIES, form};
 use super::policy::Installation;
 use super::reader::{Reader, Shared};
-use crate::error::Code;
+use crate::error::{Code, excerpt};
 use crate::limits;
 use crate::model::channel::{Channel, LengthLimit, Measure};
 use crate::model::fields::Fields;
+use crate::model::json;
 use crate::model::message::Content;
 use crate::model::mrkdwn;
 use crate::model::text::is_blank;
@@ -33,6 +34,9 @@ impl Reader<'_> {
         }
         content.template_code = fields.text_of(form, "templateCode");
         content.html = fields.text_of(form, "html");
+        if channel == Channel::Inapp {
+            self.item(&mut content, fields);
+        }
         if form.field("blocks").is_some() {
             content.blocks = self.blocks(fields);
         }
@@ -69,6 +73,26 @@ impl Reader<'_> {
             }
         }
         Some(Content { body, ..content })
+    }
+
+    /// Reads what only an item of an inbox has.
+    fn item(self, content: &mut Content, fields: &mut Fields<'_>) {
+        let mut link = |name: &str, schemes: &[&str]| {
+            let link = fields.text(name)?;
+            let is_link = url::Url::parse(&link).is_ok_and(|url| schemes.contains(&url.scheme()) && url.has_host());
+            if !is_link {
+                let detail = format!("'{}' is not a URL with {}", excerpt(&link), schemes.join(" or "));
+                self.faults.add(fields.pointer_to(name), "url_invalid", detail);
+            }
+            Some(link)
+        };
+        content.action_url = link("actionUrl", &["https", "http"]);
+        content.image_url = link("imageUrl", &["https"]);
+        content.category = fields.text("category");
+        if let Some(word) = fields.text("severity") {
+            let pointer = fields.pointer_to("severity");
+            content.severity = json::one_of(&word, &pointer, &SEVERITIES, self.faults, Code::E001);
+        }
     }
 
     fn blocks(self, fields: &mut Fields<'_>) -> Option<Value> {

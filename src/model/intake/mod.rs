@@ -17,6 +17,7 @@ mod recipient;
 mod short_form;
 
 pub use batch::BATCH;
+pub use channel_form::SEVERITIES;
 pub use message::MESSAGE;
 pub use policy::{Installation, IntakePolicy};
 pub use recipient::is_mailbox;

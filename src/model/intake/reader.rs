@@ -18,9 +18,11 @@ pub(super) struct Shared {
     pub recipients: Vec<Recipient>,
 }
 
-/// An entry of `recipients`: its JSON pointer and the person's addresses.
+/// An entry of `recipients`: its JSON pointer, and the person's own id and addresses.
 pub(super) struct Recipient {
     pub pointer: String,
+    /// The partner's own id of the person.
+    pub id: Option<String>,
     pub email: Option<String>,
     pub phone: Option<String>,
 }

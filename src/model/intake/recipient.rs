@@ -16,7 +16,12 @@ pub static RECIPIENT: Form = Form {
     name: "NewRecipient",
     description: "A person, with the addresses that channels need.",
     kind: Kind::Object(&[
-        Field::optional("id", Kind::Text(KEY), "The partner's own id of the person; not stored."),
+        Field::optional(
+            "id",
+            Kind::Text(KEY),
+            "The partner's own id of the person: the user whose inbox gets an INAPP message. Not stored for other \
+             channels.",
+        ),
         Field::optional("email", Kind::Text(ADDRESS_TEXT), ""),
         // A longer one is reported as `phone_invalid`, not as too long.
         Field::optional("phone", Kind::Text(ADDRESS_TEXT), PHONE).with_length(None, Some(limits::PHONE_CHARS)),
@@ -47,6 +52,11 @@ const PHONE: &str = "A phone number, in E.164 or in the notation of the partner'
 /// An address of any channel, before the channel is known.
 const ADDRESS_TEXT: TextRule = TextRule::address(limits::EMAIL_BYTES);
 
+/// An address of a channel. A user's id is compared as posted, with the `sub` of tokens.
+fn address_text(channel: Channel) -> TextRule {
+    if channel.addressed_by() == AddressKind::User { KEY } else { ADDRESS_TEXT }
+}
+
 /// (Address as the provider takes it, address as the partner wrote it if that differs).
 pub(super) type Address = (String, Option<String>);
 
@@ -57,12 +67,10 @@ impl Reader<'_> {
         let mut recipients = Vec::with_capacity(list.len().min(limits::DELIVERIES));
         for (pointer, item) in list {
             let Some(mut fields) = Fields::open(&RECIPIENT, item, &pointer, self.faults) else { continue };
-            // Checked and not stored: sending needs only the address.
-            fields.text("id");
-            let (email, phone) = (fields.text("email"), fields.text("phone"));
+            let (id, email, phone) = (fields.text("id"), fields.text("email"), fields.text("phone"));
             fields.not_served(&["variables"]);
             fields.close();
-            recipients.push(Recipient { pointer, email, phone });
+            recipients.push(Recipient { pointer, id, email, phone });
         }
         recipients
     }
@@ -80,6 +88,7 @@ impl Reader<'_> {
                 let own = |r: &Recipient| match channel.addressed_by() {
                     AddressKind::Mailbox => r.email.clone().map(|e| (format!("{}/email", r.pointer), Value::String(e))),
                     AddressKind::Phone => r.phone.clone().map(|p| (format!("{}/phone", r.pointer), Value::String(p))),
+                    AddressKind::User => r.id.clone().map(|id| (format!("{}/id", r.pointer), Value::String(id))),
                     AddressKind::Destination | AddressKind::UserKey | AddressKind::Unserved => None,
                 };
                 shared.recipients.iter().filter_map(own).collect()
@@ -90,7 +99,7 @@ impl Reader<'_> {
         }
         let mut to = Vec::with_capacity(named.len());
         for (pointer, value) in named {
-            let Some(text) = json::text(value, &pointer, ADDRESS_TEXT, self.faults) else { continue };
+            let Some(text) = json::text(value, &pointer, address_text(channel), self.faults) else { continue };
             to.extend(self.address(channel, text, &pointer));
         }
         to
@@ -105,7 +114,7 @@ impl Reader<'_> {
             self.faults.add(&pointer, "required", detail);
         }
         let value = fields.take("to")?;
-        let text = json::text(value, &pointer, ADDRESS_TEXT, self.faults)?;
+        let text = json::text(value, &pointer, address_text(channel), self.faults)?;
         self.address(channel, text, &pointer).map(|(to, _)| to)
     }
 

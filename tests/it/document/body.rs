@@ -87,6 +87,7 @@ fn address(channel: Channel) -> &'static str {
         AddressKind::Destination => "ops",
         AddressKind::Phone => "010-1234-5678",
         AddressKind::UserKey => "al-2eGuGr5WQOnco1_V-FQ",
+        AddressKind::User => "u-1",
         AddressKind::Unserved => panic!("{channel} cannot be posted"),
     }
 }

@@ -97,12 +97,14 @@ fn compared(tokens: &[String], n: usize) -> Option<&str> {
 #[tokio::test]
 async fn sql_lane_numbers_and_words_are_the_models() {
     let (first, last) = Lane::range_of(Channel::Webhook);
+    let in_app = Lane::range_of(Channel::Inapp);
     let lanes = Lane::range_of(Channel::Email).1 + 1;
     let (priority, overflow) =
         (Lane::new(Channel::Email, Priority::Normal, false).0, Lane::new(Channel::Email, Priority::Urgent, true).0);
     let terms = [
         format!("lane between {first} and {last}"),
         format!("lane not between {first} and {last}"),
+        format!("lane between {} and {}", in_app.0, in_app.1),
         // A webhook goes in the lane of what it tells of.
         format!("{first} + lane % {lanes}"),
         // Positions in an array begin with 1: of priorities, of all lanes.

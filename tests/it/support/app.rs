@@ -18,7 +18,7 @@ use notihub::model::partner::Partner;
 use notihub::provider::http::{ClientSettings, ConnectionPolicy};
 use notihub::provider::simulator::slack::SlackSimulator;
 use notihub::provider::simulator::smtp::SmtpSimulator;
-use notihub::provider::{Account, Provider, Providers, mock, slack, smtp, webhook};
+use notihub::provider::{Account, Provider, Providers, inapp, mock, slack, smtp, webhook};
 use notihub::shutdown::Shutdown;
 use notihub::{api, flow, http, worker};
 use serde_json::Value;
@@ -137,6 +137,7 @@ impl App {
         let (clock, shutdown) = (Clock::manual(start_time()), Shutdown::new());
         let common = ClientSettings::from_settings(&settings, &clock);
         let mut providers: Vec<Arc<dyn Provider>> = vec![
+            Arc::new(inapp::Inapp),
             Arc::new(
                 smtp::Smtp::new(smtp::SmtpSettings {
                     // Flags may name another server.

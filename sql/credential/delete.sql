@@ -1,0 +1,3 @@
+-- Deletes the password of a user.
+-- $1 shard, $2 user_id.
+delete from credentials where shard = $1 and user_id = $2

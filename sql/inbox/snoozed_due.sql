@@ -1,0 +1,11 @@
+-- Users with a snoozed item whose time has come.
+-- $1 shard[], $2 now, $3 items at most in a shard.
+select distinct d.shard as "shard!", d.user_id as "user_id!"
+from unnest($1::smallint[]) as s(shard)
+cross join lateral (
+  select i.shard, i.user_id
+  from inbox_items i
+  where i.shard = s.shard and i.snoozed_until <= $2::timestamptz and i.snoozed_until is not null
+  limit $3
+) d
+order by 1, 2

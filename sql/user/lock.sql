@@ -1,0 +1,8 @@
+-- Locks a user of a partner for a change.
+-- $1 shard, $2 partner_id, $3 user_id.
+select shard, user_id, partner_id, external_id, username, nickname, user_code, shown_as, bio, profile_image_url,
+  background_image_url, email, phone, locale, time_zone, state::text as "state!", tokens_after, last_seen_at,
+  created_at, updated_at
+from users
+where shard = $1 and partner_id = $2 and user_id = $3
+for update
