@@ -37,7 +37,7 @@ use utoipa_axum::routes;
 
 use crate::http::{cors, problem, request};
 use crate::hub::Hub;
-use crate::ui::docs;
+use crate::ui::{docs, inbox as inbox_pages};
 
 /// Registers all handlers. Each line also adds their description, path included, to the OpenAPI document.
 fn routes() -> OpenApiRouter<Hub> {
@@ -139,6 +139,10 @@ fn with_pages(router: Router<Hub>) -> Router<Hub> {
         .route("/docs/{topic}", get(docs::topic))
         .route("/docs/style.css", get(docs::style))
         .route("/llms.txt", get(docs::llms_txt))
+        .route("/inbox.js", get(inbox_pages::element))
+        .route("/inbox/demo", get(inbox_pages::demo))
+        .route("/inbox/demo.js", get(inbox_pages::demo_script))
+        .route("/inbox/demo.css", get(inbox_pages::demo_style))
 }
 
 /// The OpenAPI document, made on first use.

@@ -12,6 +12,8 @@ mod hang;
 mod intake;
 pub mod judge;
 mod latency;
+mod listen;
+mod live;
 mod load;
 mod report;
 mod run;
@@ -89,6 +91,12 @@ enum Scenario {
     Redrive,
     /// Memory of a process that idles.
     Idle,
+    /// Messages to the inboxes of many users: items a second, and posted → on an open stream.
+    Inbox,
+    /// Open streams in which nothing happens: memory and CPU.
+    Connections,
+    /// Streams that are cut at once and have missed 20 items each: until all are whole.
+    Resume,
     /// Faults under load, each judged by ledgers on both sides.
     ///
     /// Workers and PostgreSQL killed, stopped and stalled, a killed API, cut answers, storms, throttling, greylisting,
@@ -113,6 +121,9 @@ enum Scenario {
     /// The load generator, a process of its own.
     #[command(hide = true)]
     Load(load::Load),
+    /// The readers of inboxes, a process of its own.
+    #[command(hide = true)]
+    Listen(listen::Listen),
     /// A worker process with the provider that does nothing.
     #[command(hide = true)]
     Drainer,
@@ -125,6 +136,9 @@ enum Scenario {
 pub async fn run(args: Bench, output: Output) -> Result<u8> {
     if let Scenario::Load(load) = &args.scenario {
         return load::run(load).await;
+    }
+    if let Scenario::Listen(listen) = &args.scenario {
+        return listen::run(listen).await;
     }
     let mut settings = args.settings;
     if settings.log.log.starts_with("info,sqlx") {
@@ -151,7 +165,7 @@ pub async fn run(args: Bench, output: Output) -> Result<u8> {
 }
 
 /// All scenarios but `faults`, in the order `all` runs them, by the names of their commands.
-const ALL: [&str; 16] = [
+const ALL: [&str; 19] = [
     "idle",
     "intake",
     "intake-batch",
@@ -168,6 +182,9 @@ const ALL: [&str; 16] = [
     "tarpit",
     "hang",
     "redrive",
+    "inbox",
+    "connections",
+    "resume",
 ];
 
 /// Runs each scenario in a process of its own, on one server. Returns whether each ended well within `bound`: one that
@@ -209,10 +226,14 @@ async fn run_one(scenario: &Scenario, run: &mut Run<'_>) -> Result<()> {
         Scenario::Tarpit => webhook::tarpit(run).await?,
         Scenario::Hang => hang::hang(run).await?,
         Scenario::Redrive => webhook::redrive(run).await?,
+        Scenario::Inbox => live::inbox(run).await?,
+        Scenario::Connections => live::connections(run).await?,
+        Scenario::Resume => live::resume(run).await?,
         Scenario::Faults { .. }
         | Scenario::All { .. }
         | Scenario::Compare(_)
         | Scenario::Load(_)
+        | Scenario::Listen(_)
         | Scenario::Drainer => (),
     }
     run.told();

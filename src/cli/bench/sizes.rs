@@ -1,6 +1,7 @@
 //! The durations and sizes of scenarios.
 
 use clap::Args;
+use clap::builder::TypedValueParser as _;
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Sizes")]
@@ -42,4 +43,22 @@ pub struct Sizes {
         value_parser = clap::value_parser!(u64).range(200..)
     )]
     pub webhook_messages: u64,
+    /// The number of users in `inbox`.
+    #[arg(
+        long,
+        global = true,
+        default_value_t = 100_000,
+        value_name = "N",
+        value_parser = clap::value_parser!(u64).range(500..).map(|n| n as usize)
+    )]
+    pub users: usize,
+    /// The number of open streams in `connections`; `resume` has 5,000 at most.
+    #[arg(
+        long,
+        global = true,
+        default_value_t = 8_000,
+        value_name = "N",
+        value_parser = clap::value_parser!(u64).range(100..=8_192).map(|n| n as usize)
+    )]
+    pub streams: usize,
 }
