@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::super::print;
@@ -86,8 +86,8 @@ pub async fn run(listen: &Listen) -> Result<u8> {
     });
     let shutdown = Shutdown::new();
     let mut cut = CancellationToken::new();
-    let mut commands = BufReader::new(tokio::io::stdin()).lines();
-    while let Ok(Some(command)) = commands.next_line().await {
+    let mut commands = commands();
+    while let Some(command) = commands.recv().await {
         let began = Instant::now();
         let mut answer = Answer::default();
         let (name, number) = command.split_once(' ').unwrap_or((&command, "0"));
@@ -120,6 +120,19 @@ pub async fn run(listen: &Listen) -> Result<u8> {
         print::json(&serde_json::to_value(answer).map_err(|e| Error::Internal(e.to_string()))?);
     }
     Ok(0)
+}
+
+/// The lines of standard input. A thread of its own waits for them, while the streams are read.
+fn commands() -> mpsc::Receiver<String> {
+    let (sender, commands) = mpsc::channel(1);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(std::io::Result::ok) {
+            if sender.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    commands
 }
 
 /// Opens all streams and returns how many had a first event.
