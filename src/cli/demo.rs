@@ -103,6 +103,16 @@ async fn post_with_retries(client: &Client, body: &Value) -> Result<Value> {
     }
 }
 
+/// Prints the link of a page with two inboxes, which the partner's token behind its # lets send.
+///
+/// # Errors
+/// As [`run`].
+pub async fn print_inbox_link(url: &str, credentials: &Credentials) -> Result<()> {
+    let token = Client::new(&Target::of(url.to_owned(), credentials))?.token().await?;
+    anstream::println!("\nWatch two inboxes in a browser, and send to them:\n\n  {url}/inbox/demo#token={token}");
+    Ok(())
+}
+
 /// Prints commands to paste for the next steps.
 pub fn print_next_steps(url: &str, folder: &std::path::Path, kept: &SavedKeys, webhook_allow_http: bool) {
     let folder = folder.display();

@@ -8,6 +8,7 @@ mod doctor;
 mod endpoints;
 mod fsck;
 mod health;
+mod inbox;
 mod key;
 mod ledger;
 mod migrate;
@@ -105,6 +106,8 @@ enum Command {
     Partner(partner::PartnerCommand),
     /// Shows, blocks, signs out and erases a partner's own people, at the database.
     User(user::UserCommand),
+    /// Shows the inbox of a user, at the database.
+    Inbox(inbox::Inbox),
     /// Manages keys of operators and admins, signing keys and encryption at rest, at the database.
     Key(key::KeyCommand),
     /// Checks settings, database, clock, partitions and providers, and prints remedies.
@@ -364,6 +367,7 @@ async fn run(cli: Cli) -> Result<u8> {
         Command::Redrive(args) => redrive::run(*args, output).await,
         Command::Partner(args) => partner::run(args, output).await,
         Command::User(args) => user::run(args, output).await,
+        Command::Inbox(args) => inbox::run(args, output).await,
         Command::Key(args) => key::run(args, output).await,
         Command::Doctor(args) => doctor::run(*args, output).await,
         Command::Health(args) => health::run(args, output).await,

@@ -62,8 +62,9 @@ enum Action {
     Erase(Named),
 }
 
+/// A user on the command line.
 #[derive(Debug, Args)]
-struct Named {
+pub struct Named {
     /// The partner's name or id.
     partner: String,
     /// The partner's own id of the user, or its userId.
@@ -197,7 +198,11 @@ async fn erase(hub: &Hub, actor: &Actor, named: &Named, output: Output) -> Resul
     Ok(u8::from(!is_done))
 }
 
-async fn find(hub: &Hub, named: &Named) -> Result<(Partner, User)> {
+/// Finds the user that a command names, and its partner.
+///
+/// # Errors
+/// `Error::Setup` for a partner or user that does not exist; `Error::Unavailable` if the database cannot be reached.
+pub async fn find(hub: &Hub, named: &Named) -> Result<(Partner, User)> {
     let partner = find_partner(hub, &named.partner).await?;
     let user = flow::user::profile::find(hub, &partner, &named.user).await.map_err(|e| gone(e, named))?;
     Ok((partner, user))

@@ -10,12 +10,14 @@ use crate::error::{Code, Error, Refusal, Result, Unavailable, UnavailableKind};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
+use crate::model::access::permit::OperatorPermit;
 use crate::model::delivery::{DeliveryKey, Outcome};
 use crate::model::inbox::{COUNTED, InboxCounts, InboxItem, ItemChange, ItemText, SNOOZE_MOST};
 use crate::model::retry::ErrorClass;
 use crate::model::stream::{EventBody, STORED_EVENTS, StoredEvent, StreamEvent, StreamKey, StreamTail};
-use crate::model::user::UserState;
+use crate::model::user::{User, UserState};
 use crate::shutdown::may_die_at;
+use crate::store::audit::AuditEntry;
 use crate::store::inbox::{ItemQuery, ItemRow, NewItem, UserSeq};
 use crate::store::message::StoredMessage;
 use crate::store::stream::UserEvent;
@@ -120,6 +122,21 @@ pub async fn list(hub: &Hub, user: UserKey, query: &ItemQuery) -> Result<Vec<Inb
     let rows = inbox::list(hub.store.api(), user, query, hub.clock.now()).await?;
     let texts = texts(hub, hub.store.api(), rows.iter().map(|row| (user.0, row.message_id))).await?;
     Ok(rows.into_iter().map(|row| item(row, &texts)).collect())
+}
+
+/// A page of a user's inbox, for those who support it. An entry in the audit log says who read it.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached.
+pub async fn list_for_support(
+    hub: &Hub,
+    permit: OperatorPermit<'_>,
+    user: &User,
+    query: &ItemQuery,
+) -> Result<Vec<InboxItem>> {
+    let entry = AuditEntry { action: "inbox.read".into(), ..user::session::audit_entry(user) };
+    store::audit::insert(hub.store.api(), hub.next_id(), hub.clock.now(), permit.actor(), &entry).await?;
+    list(hub, (user.shard, user.user_id), query).await
 }
 
 /// Changes one item of a user, or leaves it if it is so already. Returns it as it is now.
