@@ -64,7 +64,6 @@ create unlogged table connections (
   -- 1 SSE.
   kind smallint not null,
   opened_at timestamptz not null,
-  active_at timestamptz not null,
   constraint pk_connections primary key (connection_id)
 );
 create index idx_connection_user on connections (shard, user_id);

@@ -329,6 +329,14 @@ pub const WATCH_MESSAGES_EVERY: Duration = Duration::from_millis(250);
 pub const WATCH_AGAIN: chrono::TimeDelta = chrono::TimeDelta::seconds(5);
 /// Messages that one process watches at the same time; a further one is refused.
 pub const WATCHED_MESSAGES: usize = 1_000;
+/// How often a process with live connections gives a sign of life, and how long one counts: three of them and their
+/// delays.
+pub const LIVE_BEAT: chrono::TimeDelta = chrono::TimeDelta::seconds(5);
+pub const LIVE_SEEN: chrono::TimeDelta = chrono::TimeDelta::seconds(15);
+/// How often opened and closed connections are recorded.
+pub const CONNECTIONS_EVERY: Duration = Duration::from_secs(1);
+/// A user of whom nothing came for so long is AWAY.
+pub const AWAY_AFTER: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
 /// A comment goes over a stream without news this often, so that proxies keep it open and a lost peer is noticed.
 pub const STREAM_HEARTBEAT: Duration = Duration::from_secs(15);
 /// Connections that carry requests from one address (IPv6: one /64) without an authenticated request yet. Many domain

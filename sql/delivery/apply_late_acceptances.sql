@@ -1,4 +1,4 @@
--- Changes deliveries to SENT if one of their attempts was given up as lost and later turned out to have been accepted,
+-- Changes deliveries to SENT, over INAPP (lanes 60 to 65) to DELIVERED, if one of their attempts was given up as lost and later turned out to have been accepted,
 -- and no receipt reports more. Applies to the statuses in $5; a retry that waits is thereby called off before it sends
 -- a second copy. Deliveries with reason 'no_receipt' are left alone: their acceptance was known. A delivery that was
 -- settled before keeps its settled_at, and so its day in the statistics.
@@ -6,7 +6,8 @@
 -- statistics: $6 total[], $7 success[], $8 failed[].
 with head as (
   update deliveries d
-  set status = 'SENT', event_seq = d.event_seq + 1, provider = a.provider, reason = 'late_answer',
+  set status = (case when d.lane between 60 and 65 then 'DELIVERED' else 'SENT' end)::delivery_status,
+    event_seq = d.event_seq + 1, provider = a.provider, reason = 'late_answer',
     settled_at = coalesce(d.settled_at, $4)
   from unnest($1::smallint[], $2::bigint[], $3::smallint[]) as s(shard, message_id, no)
   cross join lateral (
@@ -25,7 +26,9 @@ with head as (
 ),
 new_events as (
   insert into events (shard, message_id, no, seq, attempt, event, reason, occurred_at)
-  select shard, message_id, no, event_seq, attempt, 'delivery.sent', 'late_answer', $4 from head
+  select shard, message_id, no, event_seq, attempt,
+    case when lane between 60 and 65 then 'delivery.delivered' else 'delivery.sent' end, 'late_answer', $4
+  from head
 ),
 stat_changes as (
   insert into stat_deltas (partner_id, counted_at, lane, total, success, failed)

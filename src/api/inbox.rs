@@ -20,6 +20,7 @@ use crate::http::query::Query;
 use crate::http::request::{JsonBody, PathId};
 use crate::http::sse::{self, Frames};
 use crate::hub::Hub;
+use crate::hub::connections::OpenConnection;
 use crate::hub::streams::Listener;
 use crate::limits;
 use crate::model::delivery::parse_public_id;
@@ -416,7 +417,8 @@ pub async fn stream(
     let position = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default());
     let opened = flow::stream::open(&hub, caller.key(), position).await?;
     let mut first = Frames::default();
-    let source = InboxSource { epoch: opened.epoch.clone(), listener: opened.listener };
+    let _open = flow::presence::connect(&hub, caller.key());
+    let source = InboxSource { epoch: opened.epoch.clone(), listener: opened.listener, _open };
     match opened.missed {
         Some(missed) => source.write(&mut first, missed),
         None => {
@@ -432,6 +434,7 @@ pub async fn stream(
 struct InboxSource {
     epoch: std::sync::Arc<str>,
     listener: Listener,
+    _open: OpenConnection,
 }
 
 impl sse::Source for InboxSource {

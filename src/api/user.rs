@@ -109,6 +109,16 @@ pub fn private(user: &user::User) -> UserShape {
     UserShape { private: Some(private), ..public(user) }
 }
 
+/// The same with the user's presence as it is now. A user sees of itself what it chose.
+async fn live(hub: &Hub, user: &user::User, shape: UserShape) -> crate::error::Result<UserShape> {
+    if shape.private.is_some() && user.shown_as.is_some() {
+        return Ok(shape);
+    }
+    let connected = flow::presence::connected(hub, &[(user.shard, user.user_id)]).await?;
+    let status = user.presence_with(connected.get(&user.user_id).copied(), hub.clock.now()).as_str();
+    Ok(UserShape { status, ..shape })
+}
+
 /// The reading rule of what a user says of itself.
 pub const BIO: TextRule = TextRule::block(limits::USER_BIO_BYTES);
 const URL: TextRule = TextRule::address(user::URL_BYTES);
@@ -301,7 +311,7 @@ fn user_id(text: &str) -> Result<Tsid, Error> {
 pub async fn me(State(hub): State<Hub>, User(caller): User, query: Query) -> Answer {
     query.close()?;
     let user = flow::user::profile::own(&hub, &caller).await?;
-    Ok(enveloped(&hub, StatusCode::OK, private(&user)))
+    Ok(enveloped(&hub, StatusCode::OK, live(&hub, &user, private(&user)).await?))
 }
 
 #[utoipa::path(put, path = "/api/v1/users/me", operation_id = "changeOwnUser", tag = "users",
@@ -326,7 +336,7 @@ pub async fn change_me(
 
 async fn changed(hub: &Hub, caller: &UserCaller, change: ProfileChange) -> Answer {
     let user = flow::user::profile::update(hub, caller, change).await?;
-    Ok(enveloped(hub, StatusCode::OK, private(&user)))
+    Ok(enveloped(hub, StatusCode::OK, live(hub, &user, private(&user)).await?))
 }
 
 #[utoipa::path(delete, path = "/api/v1/users/me", operation_id = "withdrawUser", tag = "users",
@@ -430,7 +440,7 @@ pub async fn change_password(
     })?;
     let checked = check_password(&hub, &caller, password).await?;
     let user = flow::user::profile::set_password(&hub, &caller, &checked, new).await?;
-    Ok(enveloped(&hub, StatusCode::OK, private(&user)))
+    Ok(enveloped(&hub, StatusCode::OK, live(&hub, &user, private(&user)).await?))
 }
 
 #[utoipa::path(put, path = "/api/v1/users/status", operation_id = "setPresence", tag = "users",
@@ -469,6 +479,7 @@ pub async fn get(State(hub): State<Hub>, User(caller): User, query: Query, PathI
     let id = user_id(&id)?;
     let user = flow::user::profile::other(&hub, &caller, id).await?;
     let shape = if id == caller.user_id() { private(&user) } else { public(&user) };
+    let shape = live(&hub, &user, shape).await?;
     Ok(enveloped(&hub, StatusCode::OK, shape))
 }
 

@@ -26,6 +26,7 @@ pub mod alert;
 pub mod channel;
 pub mod endpoint;
 pub mod fallback;
+pub mod presence;
 pub mod relay;
 pub mod reseal;
 pub mod sealed;

@@ -5,6 +5,7 @@
 pub mod accounts;
 pub mod bulk;
 pub mod causes;
+pub mod connections;
 pub mod endpoint_answers;
 pub mod full_writes;
 pub mod intake_queue;
@@ -47,6 +48,7 @@ use crate::telemetry::Metrics;
 use accounts::Accounts;
 use bulk::Bulk;
 use causes::Causes;
+use connections::Connections;
 use endpoint_answers::EndpointAnswers;
 use full_writes::FullWrites;
 use intake_queue::{IntakeQueue, Requests};
@@ -110,6 +112,8 @@ pub struct Inner {
     pub refused_callbacks: RefusedCallbacks,
     /// Streams with live connections here.
     pub streams: Arc<Streams>,
+    /// Live connections of users here.
+    pub connections: Arc<Connections>,
     /// Messages whose events callers watch.
     pub watches: Arc<Watches>,
     /// Breaker, limit and reservations of each provider, as this process knows them.
@@ -191,6 +195,7 @@ impl Hub {
             endpoint_answers: EndpointAnswers::default(),
             refused_callbacks: RefusedCallbacks::default(),
             streams: Arc::default(),
+            connections: Arc::default(),
             watches: Arc::default(),
             provider_states: Arc::new(ProviderStates::new(&providers)),
             installation: Arc::new(installation(&settings, &providers)),

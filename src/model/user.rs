@@ -6,6 +6,7 @@ use unicode_normalization::UnicodeNormalization as _;
 
 use super::json::TextRule;
 use crate::id::Tsid;
+use crate::limits;
 
 /// Characters of a nickname.
 pub const NICKNAME_CHARS: usize = 30;
@@ -117,6 +118,14 @@ impl User {
     /// The presence that others see. Without a live connection a user is OFFLINE, unless it chose otherwise.
     pub fn presence(&self) -> Presence {
         self.shown_as.unwrap_or(Presence::Offline)
+    }
+
+    /// The presence that others see, by whether the user has a live connection: `opened_at` of the newest one. A user of
+    /// whom nothing came for `AWAY_AFTER` is AWAY, unless it chose otherwise.
+    pub fn presence_with(&self, opened_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Presence {
+        let Some(opened_at) = opened_at else { return Presence::Offline };
+        let is_away = self.last_seen_at.map_or(opened_at, |seen| seen.max(opened_at)) < now - limits::AWAY_AFTER;
+        self.shown_as.unwrap_or(if is_away { Presence::Away } else { Presence::Online })
     }
 
     /// Whether a token that was issued at `iat` (Unix seconds) is still valid.

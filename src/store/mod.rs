@@ -15,6 +15,7 @@ pub mod alert;
 pub mod attempt;
 pub mod audit;
 pub mod bench;
+pub mod connection;
 pub mod credential;
 mod db;
 pub mod delivery;

@@ -44,6 +44,7 @@ pub fn start_reading(hub: &Hub) {
     repeat(hub, "watched messages", Period::every(limits::WATCH_MESSAGES_EVERY), move |hub| {
         watch_messages(hub, position.clone())
     });
+    repeat(hub, "connections", Period::every(limits::CONNECTIONS_EVERY), record_connections);
     repeat(hub, "stream sweep", Period::every(limits::SWEEP_EVERY), sweep);
     let hub = hub.clone();
     hub.clone().shutdown.spawn(async move {
@@ -80,6 +81,11 @@ pub async fn wake_snoozed(hub: Hub) -> Result<bool> {
 
 async fn watch_messages(hub: Hub, position: Arc<Mutex<WatchPosition>>) -> Result<bool> {
     flow::watch::send_news(&hub, &mut *position.lock().await).await?;
+    Ok(false)
+}
+
+async fn record_connections(hub: Hub) -> Result<bool> {
+    flow::presence::record(&hub).await?;
     Ok(false)
 }
 

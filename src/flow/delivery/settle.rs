@@ -193,25 +193,28 @@ async fn correct(
     store::delivery::set_receipt_due(&mut *tx, &awaited).await?;
     fallback::shorten_receipt_waits(hub, tx, &due, now).await?;
     tracing::info!(corrected = corrected.len(), "late answers corrected deliveries to SENT");
-    let event = |corrected: &LateAcceptance| NewEvent {
-        partner_id: corrected.partner_id,
-        shard: corrected.key.shard,
-        about: Some(corrected.key.message_id),
-        priority: corrected.lane.priority(),
-        overflow: corrected.lane.is_overflow(),
-        payload: EventPayload {
-            event: EventKind::Sent.as_str().into(),
-            no: corrected.key.no,
-            seq: corrected.event_seq,
-            attempt: Some(corrected.attempt),
-            lane: Some(corrected.lane.0),
-            status: Some(Status::Sent.as_str().into()),
-            provider: corrected.provider.clone(),
-            reason: Some("late_answer".into()),
-            occurred_at: now,
-            ..EventPayload::default()
-        },
-        only: None,
+    let event = |corrected: &LateAcceptance| {
+        let status = if corrected.lane.channel().ends_in_hub() { Status::Delivered } else { Status::Sent };
+        NewEvent {
+            partner_id: corrected.partner_id,
+            shard: corrected.key.shard,
+            about: Some(corrected.key.message_id),
+            priority: corrected.lane.priority(),
+            overflow: corrected.lane.is_overflow(),
+            payload: EventPayload {
+                event: status.event_kind().unwrap_or(EventKind::Sent).as_str().into(),
+                no: corrected.key.no,
+                seq: corrected.event_seq,
+                attempt: Some(corrected.attempt),
+                lane: Some(corrected.lane.0),
+                status: Some(status.as_str().into()),
+                provider: corrected.provider.clone(),
+                reason: Some("late_answer".into()),
+                occurred_at: now,
+                ..EventPayload::default()
+            },
+            only: None,
+        }
     };
     let events: Vec<NewEvent> =
         corrected.iter().filter(|l| l.lane.channel().counts_towards_message()).map(event).collect();

@@ -19,7 +19,7 @@ const CORRECTABLE: [Status; 3] = [Status::Scheduled, Status::Pending, Status::Un
 /// A delivery that became SENT because an attempt given up as lost had been accepted.
 pub struct LateAcceptance {
     pub key: DeliveryKey,
-    /// Number of the event 'delivery.sent'.
+    /// Number of the event: 'delivery.sent', of an item 'delivery.delivered'.
     pub event_seq: i16,
     /// The accepted attempt, and its provider.
     pub attempt: i16,
@@ -28,7 +28,7 @@ pub struct LateAcceptance {
     pub lane: Lane,
 }
 
-/// Changes those of these deliveries to SENT that have an accepted attempt and a status that admits it, with event and
+/// Changes those of these deliveries to SENT, or DELIVERED over INAPP, that have an accepted attempt and a status that admits it, with event and
 /// statistics. A waiting retry is thereby called off. Returns the changed deliveries.
 ///
 /// # Errors

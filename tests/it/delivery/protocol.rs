@@ -56,6 +56,8 @@ struct Protocol {
     /// The provider tells a repeated call by its token, and sends one copy only.
     idempotent: bool,
     receipts: bool,
+    /// The hub itself is the recipient's server: what it takes has arrived.
+    arrives: bool,
     cancel: bool,
     expiry: bool,
     /// A caller redrives a dead letter, once.
@@ -93,6 +95,8 @@ struct Delivery {
     apart: bool,
     deaths: i16,
     // What the world knows.
+    /// What is taken has arrived.
+    arrives: bool,
     /// Every call that reached the provider, and whether it took it.
     calls: Vec<(i16, bool)>,
     /// Attempts whose beginning is on record.
@@ -232,7 +236,7 @@ fn lifted(d: &Delivery) -> Status {
     // A late answer is news whatever was asked for since (`sql/delivery/apply_late_acceptances.sql`).
     let taken = d.attempts.iter().any(|(n, outcome)| *outcome == OutcomeKind::Accepted && text(n).is_none());
     if taken && matches!(d.status, Status::Scheduled | Status::Pending | Status::Undetermined) {
-        return Status::Sent;
+        return d.taken_status();
     }
     let head = DeliveryState { status: d.status, receipt_overdue: false, redriven: d.redriven };
     let attempts: Vec<AttemptEvidence> = d.attempts.iter().map(tried).collect();
@@ -243,9 +247,10 @@ fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000, 0).expect("a time")
 }
 
-fn outcome(answer: Answer) -> Outcome {
+fn outcome(answer: Answer, arrives: bool) -> Outcome {
     let rejected = |class| Outcome::Rejected { class, code: String::new(), detail: String::new(), retry_after: None };
     match answer {
+        Answer::Accepted if arrives => Outcome::Arrived,
         Answer::Accepted => Outcome::Accepted { provider_ref: None },
         Answer::RefusedForNow => rejected(ErrorClass::Unreachable),
         Answer::RefusedForGood => rejected(ErrorClass::Content),
@@ -267,6 +272,7 @@ impl Delivery {
             receipts: BTreeMap::new(),
             apart: false,
             deaths: 0,
+            arrives: false,
             calls: Vec::new(),
             begun: BTreeSet::new(),
             refunds: 0,
@@ -278,6 +284,15 @@ impl Delivery {
             redriven: false,
             wrong: BTreeSet::new(),
         }
+    }
+
+    /// The status of a delivery that was taken.
+    fn taken_status(&self) -> Status {
+        if self.arrives { Status::Delivered } else { Status::Sent }
+    }
+
+    fn taken_event(&self) -> EventKind {
+        if self.arrives { EventKind::Delivered } else { EventKind::Sent }
     }
 
     fn head(&self) -> DeliveryFacts {
@@ -326,6 +341,7 @@ impl Protocol {
             on_unknown: OnUnknown::Retry,
             idempotent: false,
             receipts: false,
+            arrives: false,
             cancel: false,
             expiry: false,
             redrive: false,
@@ -643,7 +659,7 @@ impl Protocol {
             (Act::Call(_, answer), Doing::Claimed(seen) | Doing::Begun(seen)) => {
                 d.calls.push((attempt, matches!(answer, Answer::Accepted | Answer::SilentTaken)));
                 d.calls.sort_unstable();
-                written(self.policy(seen, d, attempt, &outcome(answer)))
+                written(self.policy(seen, d, attempt, &outcome(answer, self.arrives)))
             }
             (Act::GiveBack(_, later), Doing::Claimed(seen) | Doing::Begun(seen)) => {
                 d.released = true;
@@ -747,7 +763,10 @@ impl Model for Protocol {
 
     fn init_states(&self) -> Vec<World> {
         let of = |status| World {
-            deliveries: vec![Delivery::new(status, self.attempts); self.deliveries],
+            deliveries: vec![
+                Delivery { arrives: self.arrives, ..Delivery::new(status, self.attempts) };
+                self.deliveries
+            ],
             hands: Vec::new(),
         };
         // Sent at once, or at a time of its own.
@@ -870,7 +889,7 @@ impl Model for Protocol {
                     let accepted = d.attempts.values().any(|o| *o == OutcomeKind::Accepted);
                     match d.status {
                         Status::Sent => accepted && d.taken().next().is_some(),
-                        Status::Delivered => arrived && d.taken().next().is_some(),
+                        Status::Delivered => (arrived || d.arrives && accepted) && d.taken().next().is_some(),
                         _ => true,
                     }
                 })
@@ -944,11 +963,11 @@ impl Model for Protocol {
             Property::<Protocol>::always(HELD_COPY, |model, w| {
                 model.on_unknown != OnUnknown::Hold || each(w, |d| model.copies(d) <= 1)
             }),
-            Property::<Protocol>::sometimes("SENT", |_, w| some(w, |d| d.status == Status::Sent)),
+            Property::<Protocol>::sometimes("SENT", |_, w| some(w, |d| d.status == d.taken_status())),
             Property::<Protocol>::sometimes("FAILED", |_, w| some(w, |d| d.status == Status::Failed)),
             Property::<Protocol>::sometimes("UNDETERMINED", |_, w| some(w, |d| d.status == Status::Undetermined)),
             Property::<Protocol>::sometimes("lifted by a late answer", |_, w| {
-                some(w, |d| d.events == [EventKind::Undetermined, EventKind::Sent])
+                some(w, |d| d.events == [EventKind::Undetermined, d.taken_event()])
             }),
         ];
         if self.on_unknown == OnUnknown::Retry && !self.idempotent && self.attempts > 1 {
@@ -1027,6 +1046,7 @@ fn protocol_in_every_order_keeps_its_invariants() {
         ("unknown outcomes held, receipts", held(), 5_000),
         ("an idempotent provider", idempotent(), 4_000),
         ("receipts", with_receipts(), 4_000),
+        ("the hub's own inboxes", Protocol { arrives: true, ..idempotent() }, 4_000),
         ("cancel and expire", taken_back(), 15_000),
         ("cancel and expire, held", Protocol { on_unknown: hold, ..taken_back() }, 8_000),
         ("everything that may happen to two attempts", Protocol { receipts: true, ..taken_back() }, 60_000),

@@ -92,6 +92,32 @@ async fn live_clients_of_two_processes_agree_and_resume_anywhere() {
     app.done().await;
 }
 
+/// A user with a live connection is ONLINE to others, AWAY when nothing came from it for five minutes, and OFFLINE once
+/// its last connection has closed, or the process that has it is gone.
+#[tokio::test]
+async fn user_is_online_while_it_is_connected() {
+    let app = App::new().await;
+    streams::start_reading(&app.hub);
+    let (me, other) = (token(&app, "u-1").await, token(&app, "u-2").await);
+    let id = app.ask(&me, "GET", "/api/v1/users/me", None).await.expect(200).body["data"]["userId"].clone();
+    let path = format!("/api/v1/users/{}", id.as_str().unwrap());
+    let shows = async |status: &str| {
+        until(status, async || {
+            app.ask(&other, "GET", &path, None).await.expect(200).body["data"]["status"] == status
+        })
+        .await;
+    };
+    shows("OFFLINE").await;
+    let mut live = Live::open(stream(&app, app.address, &me, None)).await;
+    live.expect("counts").await;
+    shows("ONLINE").await;
+    app.advance(301);
+    shows("AWAY").await;
+    drop(live);
+    shows("OFFLINE").await;
+    app.done().await;
+}
+
 /// L7: a hint that is lost is made good by the sweep; without the sweep nothing arrives (control). A stream that another
 /// history of the database continues begins anew.
 #[tokio::test]
