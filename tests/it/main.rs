@@ -17,4 +17,5 @@ mod program;
 mod provider;
 mod receipt;
 mod store;
+mod user;
 mod webhook;
