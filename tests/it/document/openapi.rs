@@ -374,14 +374,17 @@ async fn document_passes_schemathesis() {
     std::fs::write(folder.join("openapi.json"), &document.text).unwrap();
     let admin = app.staff(notihub::model::access::role::StaffRole::Admin).await;
     let mut printed = String::new();
-    // Everything as a partner, and what admins do once more as one.
-    for (token, tags) in [(&app.token, None), (&admin, Some("partners"))] {
+    // Everything as a partner, what admins do once more as one, and what users do on behalf of one.
+    let runs =
+        [(&app.token, None, None), (&admin, Some("partners"), None), (&app.token, Some("users"), Some("X-User: u-1"))];
+    for (token, tags, header) in runs {
         // One worker: with two, CPython 3.11 sometimes ends in a SystemError of its own (python/cpython#106905).
         let run = tokio::process::Command::new("schemathesis")
             .arg(format!("--config-file={}/tests/fixtures/schemathesis.toml", root().display()))
             .args(["run", "openapi.json", "--url", &app.uri(""), "--no-color", "--workers=1", "--seed=1"])
             .args(["--header", &format!("Authorization: Bearer {token}")])
             .args(tags.map(|tag| format!("--include-tag={tag}")))
+            .args(header.map(|header| format!("--header={header}")))
             .current_dir(&folder)
             .stdin(Stdio::null())
             .kill_on_drop(true)
