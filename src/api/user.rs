@@ -60,22 +60,23 @@ pub struct UserShape {
     last_seen_at: Option<Time>,
     /// True if the user withdrew or was erased: only its id is left.
     is_deleted: bool,
-    #[serde(flatten)]
-    #[schema(inline)]
-    private: Option<PrivateFields>,
-}
-
-/// Fields of a user that only the user itself sees.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PrivateFields {
     /// By which others find the user. Only to the user itself, as the following.
-    user_code: String,
-    email: Option<String>,
-    phone: Option<String>,
-    locale: Option<String>,
-    time_zone: Option<String>,
-    created_at: Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, required = false)]
+    email: Option<Option<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, required = false)]
+    phone: Option<Option<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, required = false)]
+    locale: Option<Option<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, required = false)]
+    time_zone: Option<Option<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created_at: Option<Time>,
 }
 
 /// A user as others see it.
@@ -92,26 +93,31 @@ pub fn public(user: &user::User) -> UserShape {
         bio: user.bio.clone(),
         last_seen_at: user.last_seen_at.map(Time),
         is_deleted: user.state == UserState::Deleted,
-        private: None,
+        user_code: None,
+        email: None,
+        phone: None,
+        locale: None,
+        time_zone: None,
+        created_at: None,
     }
 }
 
 /// A user as it sees itself.
 pub fn private(user: &user::User) -> UserShape {
-    let private = PrivateFields {
-        user_code: user.user_code.clone(),
-        email: user.email.clone(),
-        phone: user.phone.clone(),
-        locale: user.locale.clone(),
-        time_zone: user.time_zone.clone(),
-        created_at: Time(user.created_at),
-    };
-    UserShape { private: Some(private), ..public(user) }
+    UserShape {
+        user_code: Some(user.user_code.clone()),
+        email: Some(user.email.clone()),
+        phone: Some(user.phone.clone()),
+        locale: Some(user.locale.clone()),
+        time_zone: Some(user.time_zone.clone()),
+        created_at: Some(Time(user.created_at)),
+        ..public(user)
+    }
 }
 
 /// The same with the user's presence as it is now. A user sees of itself what it chose.
 async fn live(hub: &Hub, user: &user::User, shape: UserShape) -> crate::error::Result<UserShape> {
-    if shape.private.is_some() && user.shown_as.is_some() {
+    if shape.user_code.is_some() && user.shown_as.is_some() {
         return Ok(shape);
     }
     let connected = flow::presence::connected(hub, &[(user.shard, user.user_id)]).await?;

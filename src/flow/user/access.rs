@@ -83,15 +83,18 @@ async fn by_subscriber_token(
     if !is_external_id(&claims.sub) {
         return Err(unauthenticated("the token's sub is not 1 to 128 printable characters"));
     }
-    let user = external(hub, &door.partner, &claims.sub, claims.issued_at()).await?;
-    check(&door.partner, &user, claims.issued_at())?;
+    let issued_at = claims.issued_at();
+    let user = external(hub, &door.partner, &claims.sub, issued_at).await?;
+    check(&door.partner, &user, issued_at)?;
     let until = DateTime::from_timestamp(claims.expires_at(), 0);
     let profile = TokenProfile {
         nickname: claims.nickname.filter(|name| is_line(name, user::NICKNAME_CHARS)),
         profile_image_url: claims.picture.filter(|url| is_image_url(url)),
         locale: claims.locale.filter(|locale| is_line(locale, user::LOCALE_CHARS)),
     };
-    let user = take_over(hub, user, profile).await?;
+    // Of two tokens the newer one counts, and what the user changed since is kept.
+    let is_newer = user.updated_at == user.created_at || issued_at >= user.updated_at.timestamp();
+    let user = if is_newer { take_over(hub, user, profile).await? } else { user };
     Ok(UserCaller { partner: door.partner.clone(), user, door: Door::Subscriber, until, origin })
 }
 
