@@ -42,7 +42,7 @@ form.addEventListener("submit", async (event) => {
     channels: [{ channel: "INAPP", subject: title, body }],
   };
   try {
-    status.textContent = `Accepted as ${(await call("/v1/messages", message)).id}.`;
+    status.textContent = `Accepted as ${(await call("/v1/messages", message)).messageId}.`;
   } catch (error) {
     status.textContent = error.message;
   }

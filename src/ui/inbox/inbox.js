@@ -33,6 +33,7 @@
       expired: "Please sign in again.",
       failed: "This did not work. Please try again.",
       arrived: (t) => `New: ${t}`,
+      now: "just now",
     },
     ko: {
       inbox: "알림",
@@ -51,6 +52,7 @@
       expired: "다시 로그인해 주세요.",
       failed: "처리하지 못했습니다. 다시 시도해 주세요.",
       arrived: (t) => `새 알림: ${t}`,
+      now: "방금",
     },
   };
 
@@ -151,7 +153,7 @@
     }
 
     attributeChangedCallback(name, before, after) {
-      if (!this.isConnected || before === after) return;
+      if (!this.shadowRoot || !this.isConnected || before === after) return;
       if (name === "lang") {
         this.#build();
         return;
@@ -558,7 +560,7 @@
     ]) {
       if (Math.abs(seconds) >= size) return format.format(Math.round(seconds / size), unit);
     }
-    return format.format(0, "minute");
+    return (lang === "ko" ? WORDS.ko : WORDS.en).now;
   }
 
   customElements.define("notihub-inbox", NotihubInbox);
