@@ -102,10 +102,8 @@ async fn user_is_online_while_it_is_connected() {
     let id = app.ask(&me, "GET", "/api/v1/users/me", None).await.expect(200).body["data"]["userId"].clone();
     let path = format!("/api/v1/users/{}", id.as_str().unwrap());
     let shows = async |status: &str| {
-        until(status, async || {
-            app.ask(&other, "GET", &path, None).await.expect(200).body["data"]["status"] == status
-        })
-        .await;
+        until(status, async || app.ask(&other, "GET", &path, None).await.expect(200).body["data"]["status"] == status)
+            .await;
     };
     shows("OFFLINE").await;
     let mut live = Live::open(stream(&app, app.address, &me, None)).await;

@@ -1,5 +1,6 @@
 //! Inboxes of users: items, their changes, and live connections.
 
+mod element;
 mod item;
 mod live;
 mod watch;

@@ -32,7 +32,7 @@ pub fn node_library() -> Option<String> {
 }
 
 /// Programs that a machine may lack: tests that need one are left out there.
-pub const OPTIONAL: [&str; 7] = ["curl", "openssl", "python3", "node", "npm", "javac", "kotlinc"];
+pub const OPTIONAL: [&str; 8] = ["curl", "openssl", "python3", "node", "npm", "javac", "kotlinc", "chromium"];
 
 /// Whether one of the optional programs is in PATH. Where `TEST_REQUIRE` names it, as `.ci/run` does (`openssl,javac`),
 /// a program that is missing fails the test. The variable does not begin with `NOTIHUB_`: those are settings, and the

@@ -1,0 +1,129 @@
+//! The element `<notihub-inbox>` in a browser.
+
+use std::process::Stdio;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+use crate::inbox::to_inbox;
+use crate::laws::root;
+use crate::support::database::fresh_database;
+use crate::support::process::{Folder, fsck, http_to, on, post};
+use crate::support::programs::{is_there, node_library};
+use crate::support::wait::wait_for;
+
+/// A browser driven by `tests/fixtures/browser.mjs`.
+struct Browser {
+    _child: Child,
+    commands: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+    origin: String,
+}
+
+impl Browser {
+    async fn start(library: &str) -> Browser {
+        let script = root().join("tests/fixtures/browser.mjs");
+        let mut child = Command::new("node")
+            .arg(script)
+            .args([library, "/usr/bin/chromium"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("node starts");
+        let commands = child.stdin.take().expect("a pipe");
+        let mut answers = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let first = answers.next_line().await.expect("a line").expect("the browser starts");
+        let first: Value = serde_json::from_str(&first).expect("JSON");
+        Browser { _child: child, commands, answers, origin: first["origin"].as_str().expect("an origin").to_owned() }
+    }
+
+    async fn ask(&mut self, command: Value) -> Value {
+        self.commands.write_all(format!("{command}\n").as_bytes()).await.expect("the browser runs");
+        let line = self.answers.next_line().await.expect("a line").expect("the browser runs");
+        let mut answer: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(answer["error"], Value::Null, "{command}");
+        answer["value"].take()
+    }
+
+    /// Waits until an expression about the element of a tab, `inbox`, has this value.
+    async fn shows(&mut self, tab: usize, expression: &str, wanted: Value) {
+        let run = format!("const inbox = document.querySelector('notihub-inbox').shadowRoot; return {expression};");
+        let browser = std::cell::RefCell::new(self);
+        wait_for(&format!("tab {tab}: {expression} is {wanted}"), async || {
+            let shown = browser.borrow_mut().ask(json!({"tab": tab, "run": run})).await;
+            (shown == wanted).then_some(())
+        })
+        .await;
+    }
+}
+
+const BADGE: &str = "inbox.querySelector('.badge').hidden ? 0 : Number(inbox.querySelector('.badge').textContent)";
+const TITLES: &str = "[...inbox.querySelectorAll('.title')].map((title) => title.textContent)";
+
+/// In a browser, on a page of another origin, with a token that the partner's server signed: an item appears in two tabs
+/// at two processes, whose counts agree; of a process that is killed nothing is lost and nothing comes twice; and texts
+/// stay texts.
+#[tokio::test]
+async fn element_shows_an_inbox_live_at_two_processes() {
+    let Some(library) = node_library().filter(|_| is_there("chromium")) else { return };
+    let (folder, url) = (Folder::new(), fresh_database().await);
+    let http = http_to(&url).await;
+    let mut browser = Browser::start(&library).await;
+    let key = on(&folder, &url, &["partner", "--output", "json", "user-key", "test"]).run().await.expect(0).json();
+    let origin = format!("--allowed-origin={}", browser.origin);
+    let serve = |listen: &str| on(&folder, &url, &["serve", "--email=off", listen, &origin]).start();
+    let (mut a, mut b) = (serve("--listen=127.0.0.1:0"), serve("--listen=127.0.0.1:0"));
+    let work = on(&folder, &url, &["work", "--email=off"]).start();
+    let at = [a.address().await, b.address().await];
+    let options = json!({"issuer": key["partnerId"], "audience": "notihub/user", "subject": "u-1", "expiresIn": "1h",
+        "keyid": key["kid"]});
+    let sign = json!({"sign": {"claims": {}, "options": options, "key": key["userKey"]}});
+    let token = browser.ask(sign).await.as_str().unwrap().to_owned();
+    for address in at {
+        let page = format!(
+            "<!doctype html><script src=http://{address}/inbox.js></script><notihub-inbox token={token}></notihub-inbox>"
+        );
+        browser.ask(json!({"open": page})).await;
+    }
+    let send = async |at, title: &str| {
+        let mut message = to_inbox(&["u-1"], "text");
+        message["channels"][0]["subject"] = json!(title);
+        assert_eq!(post(&http, at, "/v1/messages", &message).await.unwrap().0, 202);
+    };
+    for tab in 0..2 {
+        browser.shows(tab, BADGE, json!(0)).await;
+    }
+    send(at[0], "<b>one</b>").await;
+    for tab in 0..2 {
+        browser.shows(tab, BADGE, json!(1)).await;
+        browser.shows(tab, "inbox.querySelector('.bell').click()", Value::Null).await;
+        browser.shows(tab, TITLES, json!(["<b>one</b>"])).await;
+        browser.shows(tab, "inbox.querySelectorAll('.text b').length", json!(0)).await;
+    }
+    browser.shows(1, "inbox.querySelector('.open').click()", Value::Null).await;
+    for tab in 0..2 {
+        browser.shows(tab, BADGE, json!(0)).await;
+    }
+
+    a.signal(Signal::SIGKILL);
+    a.ended().await;
+    for title in ["two", "three"] {
+        send(at[1], title).await;
+    }
+    browser.shows(1, TITLES, json!(["three", "two", "<b>one</b>"])).await;
+    a = serve(&format!("--listen={}", at[0]));
+    a.address().await;
+    browser.shows(0, TITLES, json!(["three", "two", "<b>one</b>"])).await;
+    send(at[0], "four").await;
+    for tab in 0..2 {
+        browser.shows(tab, TITLES, json!(["four", "three", "two", "<b>one</b>"])).await;
+        browser.shows(tab, BADGE, json!(3)).await;
+    }
+    for program in [a, b, work] {
+        program.stop().await.expect(0);
+    }
+    fsck(&folder, &url).await;
+}
