@@ -64,8 +64,8 @@
 //!
 //! **Inboxes.** A delivery over INAPP ends in the hub: [`flow::channel`] calls [`flow::inbox::put`] in place of a
 //! provider, which puts the item into the user's inbox and takes the next number of the user's stream in one statement.
-//! [`hub::streams`] knows the live connections of a process; [`flow::stream`] brings them every event once and in order,
-//! or a reset; [`http::sse`] frames them. [`flow::watch`] does so for the events of one message.
+//! [`hub::streams`] knows the live connections of a process; [`flow::stream`] brings them every event once and in
+//! order, or a reset; [`http::sse`] frames them. [`flow::watch`] does so for the events of one message.
 //!
 //! **SQL intake.** A service that shares the database may enqueue in its own transaction (`notihub.enqueue`, made by
 //! `migrations/0005_sql_intake.sql`): [`flow::relay`] reads such requests by the same rules and writes them as

@@ -1,7 +1,7 @@
--- Changes deliveries to SENT, over INAPP (lanes 60 to 65) to DELIVERED, if one of their attempts was given up as lost and later turned out to have been accepted,
--- and no receipt reports more. Applies to the statuses in $5; a retry that waits is thereby called off before it sends
--- a second copy. Deliveries with reason 'no_receipt' are left alone: their acceptance was known. A delivery that was
--- settled before keeps its settled_at, and so its day in the statistics.
+-- Changes deliveries to SENT, over INAPP (lanes 60 to 65) to DELIVERED, if one of their attempts was given up as lost
+-- and later turned out to have been accepted, and no receipt reports more. Applies to the statuses in $5; a retry that
+-- waits is thereby called off before it sends a second copy. Deliveries with reason 'no_receipt' are left alone: their
+-- acceptance was known. A delivery that was settled before keeps its settled_at, and so its day in the statistics.
 -- $1 shard[], $2 message_id[], $3 no[], $4 now; $5 statuses that may change to SENT[], and for each the change of the
 -- statistics: $6 total[], $7 success[], $8 failed[].
 with head as (

@@ -1,7 +1,6 @@
--- SENT requires an attempt accepted by its answer or a receipt, without a later failure; DELIVERED requires a receipt, or
--- over INAPP (lanes 60 to 65), which has no receipts, an accepted attempt.
--- The reverse holds too, except for a late acceptance while the next attempt runs, an accepted attempt without a
--- receipt in time, and a redriven delivery.
+-- SENT requires an attempt accepted by its answer or a receipt, without a later failure; DELIVERED requires a receipt,
+-- or over INAPP (lanes 60 to 65), which has no receipts, an accepted attempt. The reverse holds too, except for a late
+-- acceptance while the next attempt runs, an accepted attempt without a receipt in time, and a redriven delivery.
 -- $1 shard, $2 message_id from this on, $3 message_id below this.
 select d.message_id as "message_id!", d.no as "no!",
   case d.status when 'SENT' then 'SENT without an accepted attempt' else 'DELIVERED without its receipt' end as "found!"

@@ -2,7 +2,8 @@
 -- A stream without new events has one row without an event.
 -- One each per stream: $1 shard[], $2 user_id[], $3 after this seq[]. For all: $4 events at most of a stream, $5 event
 -- of an arrival.
-select p.shard as "shard!", p.user_id as "user_id!", coalesce(h.seq, 0) as "head!", t.seq as "seq?", t.event as "event?",
+select p.shard as "shard!", p.user_id as "user_id!", coalesce(h.seq, 0) as "head!", t.seq as "seq?",
+  t.event as "event?",
   t.detail as "detail?", i.message_id as "message_id?", i.no as "no?", i.content as "content?", i.seq as "item_seq?",
   i.arrived_at as "arrived_at?", i.read_at as "read_at?", i.archived_at as "archived_at?",
   i.snoozed_until as "snoozed_until?", i.expires_at as "expires_at?", i.seq <= h.seen_seq as "is_seen?"

@@ -1,5 +1,5 @@
-//! The inbox of a user: response shapes and handlers. A caller is a user: by its own token, or by its partner's with the
-//! header `X-User`.
+//! The inbox of a user: response shapes and handlers. A caller is a user: by its own token, or by its partner's with
+//! the header `X-User`.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -267,7 +267,8 @@ fn read<T>(
     responses((status = 200, description = "the counts afterwards", body = CountsFound)))]
 /// Seen
 ///
-/// Records up to where the user has seen its inbox: everything, or all that arrived up to an item. Never goes backwards.
+/// Records up to where the user has seen its inbox: everything, or all that arrived up to an item. Never goes
+/// backwards.
 pub async fn see(State(hub): State<Hub>, User(caller): User, query: Query, body: Option<SmallBody>) -> Answer {
     query.close()?;
     let up_to = read(body, &INBOX_SEEN, |fields| fields.number("upTo"))?.flatten();

@@ -38,8 +38,8 @@ words! {
         RECEIPT_OUTCOMES.map(ReceiptOutcome::as_str);
     InboxFilterWord, "which items of an inbox", INBOX_FILTERS.map(InboxFilter::as_str);
     ItemChangeWord, "what happened to an item, or to the inbox", ["ARRIVED", "CHANGED", "SEEN", "READ_ALL"];
-    ResetWord, "why a client begins anew: the numbers belong to another history of the database (epoch), some events are \
-        no longer kept (gap), or too many were missed (too_far)", [ResetReason::Epoch, ResetReason::Gap,
+    ResetWord, "why a client begins anew: the numbers belong to another history of the database (epoch), some events \
+        are no longer kept (gap), or too many were missed (too_far)", [ResetReason::Epoch, ResetReason::Gap,
         ResetReason::TooFar].map(ResetReason::as_str);
     SeverityWord, "how much an item of an inbox matters", SEVERITIES;
     RedriveKindWord, "what a job sends again: dead letters (redrive), those of one endpoint (recover), or events \

@@ -26,8 +26,9 @@ pub struct Api {
         value_parser = header_name
     )]
     pub proxy_header: String,
-    /// Web pages of these origins may call what users call (`/api`, `/v1/inbox`) from a browser; several are separated by
-    /// commas. `*` admits every page, which is safe: a token is no cookie, so a page can send only what it has itself.
+    /// Web pages of these origins may call what users call (`/api`, `/v1/inbox`) from a browser; several are separated
+    /// by commas. `*` admits every page, which is safe: a token is no cookie, so a page can send only what it has
+    /// itself.
     #[arg(
         long = "allowed-origin",
         env = "NOTIHUB_ALLOWED_ORIGIN",

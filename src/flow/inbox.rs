@@ -50,7 +50,8 @@ pub async fn put(hub: &Hub, arrivals: &[Arrival]) -> Vec<Outcome> {
             vec![Outcome::Postponed; arrivals.len()]
         }
         Err(e) => {
-            tracing::warn!(error = %e, items = arrivals.len(), "items could not be put into inboxes; they are put again");
+            let items = arrivals.len();
+            tracing::warn!(error = %e, items, "items could not be put into inboxes; they are tried again");
             let detail = "the database did not confirm the item".to_owned();
             vec![Outcome::Unknown { code: "inbox_unanswered", detail }; arrivals.len()]
         }

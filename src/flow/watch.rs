@@ -1,5 +1,5 @@
-//! Watch: the events of a message as they happen, as webhooks have them. All messages that this process watches are read
-//! by one statement.
+//! Watch: the events of a message as they happen, as webhooks have them. All messages that this process watches are
+//! read by one statement.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -118,8 +118,8 @@ fn of_message(kind: EventKind, seq: i16, status: Option<&str>, at: DateTime<Utc>
     }
 }
 
-/// Adds the status that an event reports: of the delivery, or of the message when it is complete, which is stored as the
-/// event's reason.
+/// Adds the status that an event reports: of the delivery, or of the message when it is complete, which is stored as
+/// the event's reason.
 fn with_status(event: EventPayload) -> EventPayload {
     if event.event == EventKind::MessageCompleted.as_str() {
         return EventPayload { status: event.reason, reason: None, ..event };

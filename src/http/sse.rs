@@ -1,5 +1,6 @@
-//! Server-Sent Events: the frames, and the answer that carries them. A comment goes out where nothing else does, so that
-//! proxies keep the connection open and a peer that is gone is noticed. A reader that is too slow is ended by its source.
+//! Server-Sent Events: the frames, and the answer that carries them. A comment goes out where nothing else does, so
+//! that proxies keep the connection open and a peer that is gone is noticed. A reader that is too slow is ended by its
+//! source.
 
 use std::convert::Infallible;
 use std::time::Duration;

@@ -120,8 +120,8 @@ impl User {
         self.shown_as.unwrap_or(Presence::Offline)
     }
 
-    /// The presence that others see, by whether the user has a live connection: `opened_at` of the newest one. A user of
-    /// whom nothing came for `AWAY_AFTER` is AWAY, unless it chose otherwise.
+    /// The presence that others see, by whether the user has a live connection: `opened_at` of the newest one. A user
+    /// of whom nothing came for `AWAY_AFTER` is AWAY, unless it chose otherwise.
     pub fn presence_with(&self, opened_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Presence {
         let Some(opened_at) = opened_at else { return Presence::Offline };
         let is_away = self.last_seen_at.map_or(opened_at, |seen| seen.max(opened_at)) < now - limits::AWAY_AFTER;

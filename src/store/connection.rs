@@ -1,4 +1,5 @@
-//! Live connections of users, of all processes. The tables are unlogged: a crash of the server ends the connections, too.
+//! Live connections of users, of all processes. The tables are unlogged: a crash of the server ends the connections,
+//! too.
 
 use chrono::{DateTime, Utc};
 

@@ -16,8 +16,8 @@ use crate::store::listen;
 
 use super::driver::{Period, repeat};
 
-/// Starts the task that sends hints of this process's commits to other processes. A hint that cannot be sent is dropped:
-/// their sweeps find the same.
+/// Starts the task that sends hints of this process's commits to other processes. A hint that cannot be sent is
+/// dropped: their sweeps find the same.
 pub fn start_hints(hub: &Hub) {
     let hub = hub.clone();
     hub.clone().shutdown.spawn(async move {
@@ -31,7 +31,10 @@ pub fn start_hints(hub: &Hub) {
                 continue;
             }
             if let Err(e) = listen::notify_streams(&hub.store, hub.process, &hints).await {
-                tracing::debug!(error = %e, "a hint about streams could not be sent to other processes; their sweeps find it");
+                tracing::debug!(
+                    error = %e,
+                    "a hint about streams could not be sent to other processes; their sweeps find what it named"
+                );
             }
             hub.shutdown.sleep(limits::STREAM_HINT_PAUSE).await;
         }

@@ -17,7 +17,8 @@ pub(super) async fn put(hub: &Hub, deliveries: &[(&ClaimedDelivery, &StoredMessa
     };
     let arrivals: Vec<Arrival> = deliveries.iter().map(arrival).collect();
     let (task_hub, count) = (hub.clone(), arrivals.len());
-    // A task of its own: the caller drops this future when its time is up, and a statement must not be dropped half-way.
+    // A task of its own: the caller drops this future when its time is up, and a statement must not be dropped
+    // half-way.
     let put = hub.shutdown.spawn(async move { inbox::put(&task_hub, &arrivals).await });
     put.await.unwrap_or_else(|panic| {
         let detail = format!("the task that puts items ended early: {panic}");

@@ -136,7 +136,8 @@ pub fn ends_here(channel: Channel) -> bool {
     }
 }
 
-/// Delivers claimed deliveries of one channel of which `ends_here` is true. Returns one outcome for each, in their order.
+/// Delivers claimed deliveries of one channel of which `ends_here` is true. Returns one outcome for each, in their
+/// order.
 pub async fn deliver_here(hub: &Hub, deliveries: &[(&ClaimedDelivery, &StoredMessage)]) -> Vec<Outcome> {
     in_app::put(hub, deliveries).await
 }

@@ -1,5 +1,6 @@
-//! Tickets: a client that cannot set a header, such as a browser's EventSource, asks for a ticket with its token and opens
-//! a stream with it, once. A ticket in a log or a history is of no use to anyone: it is used up, or half a minute old.
+//! Tickets: a client that cannot set a header, such as a browser's EventSource, asks for a ticket with its token and
+//! opens a stream with it, once. A ticket in a log or a history is of no use to anyone: it is used up, or half a minute
+//! old.
 
 use chrono::{DateTime, Utc};
 

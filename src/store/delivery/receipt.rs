@@ -28,8 +28,8 @@ pub struct LateAcceptance {
     pub lane: Lane,
 }
 
-/// Changes those of these deliveries to SENT, or DELIVERED over INAPP, that have an accepted attempt and a status that admits it, with event and
-/// statistics. A waiting retry is thereby called off. Returns the changed deliveries.
+/// Changes those of these deliveries to SENT, or DELIVERED over INAPP, that have an accepted attempt and a status that
+/// admits it, with event and statistics. A waiting retry is thereby called off. Returns the changed deliveries.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the

@@ -67,8 +67,8 @@ async fn inapp_message_is_in_the_inbox_and_delivered() {
     app.done().await;
 }
 
-/// Items are read, archived and snoozed, and the reverse: each change counts once, is repeated without effect, and never
-/// leaves a gap in the user's stream (L2, L8); a snoozed item arrives again.
+/// Items are read, archived and snoozed, and the reverse: each change counts once, is repeated without effect, and
+/// never leaves a gap in the user's stream (L2, L8); a snoozed item arrives again.
 #[tokio::test]
 async fn item_changes_once_and_a_snoozed_one_arrives_again() {
     let app = App::new().await;
@@ -173,8 +173,8 @@ async fn item_of_a_lost_worker_is_there_once() {
     app.done().await;
 }
 
-/// L2: workers of several processes put items into the same inboxes at the same moment: every delivery has one item, and
-/// each stream is numbered without a gap. The same claim, called twice, puts nothing twice.
+/// L2: workers of several processes put items into the same inboxes at the same moment: every delivery has one item,
+/// and each stream is numbered without a gap. The same claim, called twice, puts nothing twice.
 #[tokio::test]
 async fn items_of_many_workers_are_numbered_without_gaps() {
     let app = App::new().await;

@@ -33,8 +33,8 @@ fn start_loops(hub: &Hub) {
     hints::start_listening(hub, vec![Topic::Streams, Topic::Users, Topic::Echo]);
 }
 
-/// S2-18, S4-74, S4-208, L3, L4, L8: a client of each of two processes gets each item and change once and in order, with absolute
-/// counts; one that was away resumes at the other process with exactly what it missed.
+/// S2-18, S4-74, S4-208, L3, L4, L8: a client of each of two processes gets each item and change once and in order,
+/// with absolute counts; one that was away resumes at the other process with exactly what it missed.
 #[tokio::test]
 async fn live_clients_of_two_processes_agree_and_resume_anywhere() {
     let app = App::new().await;
@@ -116,8 +116,8 @@ async fn user_is_online_while_it_is_connected() {
     app.done().await;
 }
 
-/// L7: a hint that is lost is made good by the sweep; without the sweep nothing arrives (control). A stream that another
-/// history of the database continues begins anew.
+/// L7: a hint that is lost is made good by the sweep; without the sweep nothing arrives (control). A stream that
+/// another history of the database continues begins anew.
 #[tokio::test]
 async fn lost_hint_is_healed_by_the_sweep() {
     let app = App::new().await;
@@ -188,8 +188,8 @@ async fn resume_that_cannot_be_whole_is_a_reset() {
     app.done().await;
 }
 
-/// S4-41: a ticket opens one stream, within half a minute; a stream ends with its token, and when its user is signed out
-/// everywhere.
+/// S4-41: a ticket opens one stream, within half a minute; a stream ends with its token, and when its user is signed
+/// out everywhere.
 #[tokio::test]
 async fn ticket_opens_one_stream_and_a_stream_ends_with_its_token() {
     let app = App::new().await;

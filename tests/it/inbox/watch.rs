@@ -6,8 +6,8 @@ use serde_json::json;
 use crate::inbox::Live;
 use crate::support::app::{App, email, named};
 
-/// A partner watches a message: its events so far, then each as it happens, each once, with the body of its webhook, until
-/// the message is complete. A client that was away gets what came after; another partner finds nothing.
+/// A partner watches a message: its events so far, then each as it happens, each once, with the body of its webhook,
+/// until the message is complete. A client that was away gets what came after; another partner finds nothing.
 #[tokio::test]
 async fn message_events_come_as_they_happen_and_end_with_the_message() {
     let app = App::new().await;
