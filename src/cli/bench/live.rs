@@ -1,5 +1,6 @@
 //! Scenarios of the inbox and its streams.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -10,10 +11,16 @@ use super::report::Goal;
 use super::run::Run;
 use super::testbed::{Testbed, memory_mb};
 use crate::error::{Error, Result};
+use crate::provider::inapp::Inapp;
 use crate::worker::{self, Role};
 
 /// Messages of one request.
 const BATCH: usize = 500;
+
+/// A testbed whose hub has inboxes.
+async fn testbed(run: &Run<'_>) -> Result<Testbed> {
+    Testbed::start_with(run.settings, run.ground, vec![Arc::new(Inapp)]).await
+}
 
 fn client(bed: &Testbed) -> Result<Client> {
     Client::new(&Target::of(format!("http://{}", bed.api), &bed.credentials))
@@ -57,7 +64,7 @@ async fn wait_for(bed: &Testbed, items: u64) -> Result<()> {
 /// Any error of the testbed or the load. Figures that were added before stay.
 pub async fn inbox(run: &mut Run<'_>) -> Result<()> {
     run.name = "inbox";
-    let bed = Testbed::start(run.settings, run.ground).await?;
+    let bed = testbed(run).await?;
     let client = client(&bed)?;
     let users = run.sizes.users;
     post_to_all(&bed, &client, users).await?;
@@ -95,7 +102,7 @@ pub async fn inbox(run: &mut Run<'_>) -> Result<()> {
 /// Any error of the testbed or the load. Figures that were added before stay.
 pub async fn connections(run: &mut Run<'_>) -> Result<()> {
     run.name = "connections";
-    let bed = Testbed::start(run.settings, run.ground).await?;
+    let bed = testbed(run).await?;
     worker::start(&bed.hub, Role::Both);
     let streams = run.sizes.streams;
     let client = client(&bed)?;
@@ -126,7 +133,7 @@ pub async fn connections(run: &mut Run<'_>) -> Result<()> {
 pub async fn resume(run: &mut Run<'_>) -> Result<()> {
     const MISSED: usize = 20;
     run.name = "resume";
-    let bed = Testbed::start(run.settings, run.ground).await?;
+    let bed = testbed(run).await?;
     worker::start(&bed.hub, Role::Both);
     let streams = run.sizes.streams.min(5_000);
     let client = client(&bed)?;
