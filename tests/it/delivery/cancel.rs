@@ -229,8 +229,8 @@ impl Provider for Scripted {
     }
 }
 
-fn to_app(to: &str) -> Value {
-    json!({"type": "A", "body": "b", "channels": [{"channel": "INAPP", "to": to}]})
+fn to_ops() -> Value {
+    json!({"type": "A", "body": "b", "channels": [{"channel": "SLACK", "to": "ops"}]})
 }
 
 /// Canceled during the call: the request is noted; an accepted delivery is SENT all the same, and a refused one is not
@@ -238,9 +238,9 @@ fn to_app(to: &str) -> Value {
 #[tokio::test]
 async fn cancel_while_sending_is_honoured_after_a_refusal() {
     for (says, ending) in [(Says::Yes, "SENT"), (Says::NotNow, "CANCELED")] {
-        let provider = Scripted::new(Channel::Inapp, &[says]);
+        let provider = Scripted::new(Channel::Slack, &[says]);
         let app = App::with_provider(&[], provider.clone()).await;
-        let id = post(&app, to_app("u-1")).await;
+        let id = post(&app, to_ops()).await;
         let during = async {
             provider.entered.acquire().await.unwrap().forget();
             let shown = app.post(&format!("/v1/messages/{id}/cancel"), json!({})).await.expect(200).body;

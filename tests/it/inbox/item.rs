@@ -25,7 +25,7 @@ async fn inapp_message_is_in_the_inbox_and_delivered() {
     assert_eq!(app.counts("u-1").await, (0, 0), "it was not delivered yet");
     app.work().await;
     let shown = app.message(&id).await;
-    assert_eq!((&shown["status"], &shown["deliveries"][0]["status"]), (&json!("DELIVERED"), &json!("DELIVERED")));
+    assert_eq!((&shown["status"], &shown["deliveries"][0]["status"]), (&json!("COMPLETED"), &json!("DELIVERED")));
     assert_eq!(app.events(&id).await, ["delivery.delivered"; 2]);
     for (user, no) in [("u-1", 1), ("김-2", 2)] {
         let page = app.as_user(user, "GET", "/v1/inbox", None).await.expect(200).body;
@@ -104,7 +104,7 @@ async fn item_changes_once_and_a_snoozed_one_arrives_again() {
     for wrong in [-1, 61 * 86_400] {
         app.as_user("u-1", "POST", &snooze, Some(until(wrong))).await.refused(422, "snooze_invalid");
     }
-    app.as_user("u-1", "POST", &snooze, None).await.refused(400, "body_empty");
+    app.as_user("u-1", "POST", &snooze, Some(json!({}))).await.refused(422, "required");
     app.as_user("u-1", "POST", &snooze, Some(until(60))).await.expect(200);
     assert_eq!(
         (app.inbox("u-1", "").await, app.inbox("u-1", "?filter=SNOOZED").await),
@@ -211,15 +211,15 @@ async fn items_of_many_workers_are_numbered_without_gaps() {
 async fn inapp_stands_by_and_is_stood_by() {
     let app = App::new().await;
     let to_app = json!({"channel": "EMAIL", "to": "bounce@example.com", "subject": "s", "body": "b",
-        "fallback": [{"channel": "INAPP", "to": "u-1"}]});
+        "fallback": [{"channel": "INAPP", "to": "u-1", "body": "b"}]});
     let id = app.post("/v1/messages", json!({"type": "T", "channels": [to_app]})).await.expect(202).id();
     app.settle_all().await;
     assert_eq!(app.inbox("u-1", "").await, ["b"]);
-    assert_eq!(app.message(&id).await["status"], "DELIVERED");
+    assert_eq!(app.message(&id).await["deliveries"][1]["status"], "DELIVERED");
 
     sqlx::query("update users set state = 'DELETED' where external_id = 'u-1'").execute(&app.db().await).await.unwrap();
     let to_mail = json!({"channel": "INAPP", "to": "u-1", "body": "b",
-        "fallback": [{"channel": "EMAIL", "to": "kim@example.com", "subject": "s"}]});
+        "fallback": [{"channel": "EMAIL", "to": "kim@example.com", "subject": "s", "body": "b"}]});
     let id = app.post("/v1/messages", json!({"type": "T", "channels": [to_mail]})).await.expect(202).id();
     app.settle_all().await;
     let shown = app.message(&id).await;

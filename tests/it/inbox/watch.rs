@@ -33,7 +33,7 @@ async fn message_events_come_as_they_happen_and_end_with_the_message() {
     let body =
         ["eventId", "status", "clientMsgId", "channel", "attempt", "provider"].map(|name| sent.data[name].clone());
     assert_eq!(json!(body), json!([format!("{id}-1-1"), "SENT", "m-1", "EMAIL", 1, "smtp"]));
-    assert_eq!(live.expect("message.completed").await.data["status"], "SENT");
+    assert_eq!(live.expect("message.completed").await.data["status"], "COMPLETED");
     assert_eq!(live.next().await, None);
 
     let mut whole = open(None).await;

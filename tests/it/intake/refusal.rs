@@ -287,7 +287,7 @@ fn wrong_values(table: &mut Table) {
     for word in ["FAX", "email", "Email", "EMAIL ", "E-MAIL"] {
         table.but_e005("/channels/0/channel", json!(word), "enum", "/channels/0/channel");
     }
-    for word in ["SMS", "KAKAO_ALIMTALK", "PUSH", "INAPP", "WEBHOOK"] {
+    for word in ["SMS", "KAKAO_ALIMTALK", "PUSH", "WEBHOOK"] {
         table.but_e005("/channels/0/channel", json!(word), "channel_unavailable", "/channels/0/channel");
     }
     for kind in ["ORDER COMPLETED", "a/b", "주문", "<b>", "a;drop table messages", "{{7*7}}", "a\u{200b}b"] {
