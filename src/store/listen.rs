@@ -1,7 +1,7 @@
 //! Notifications between processes over LISTEN and NOTIFY: lanes that became ready, partners that post much, changes of
-//! partners, keys and users. They are hints; polling and short-lived caches are the guarantee. Sent outside any transaction:
-//! inside one, NOTIFY takes a database-wide lock at commit. (Runtime queries: the channel's name cannot be a
-//! parameter.)
+//! partners, keys and users. They are hints; polling and short-lived caches are the guarantee. Sent outside any
+//! transaction: inside one, NOTIFY takes a database-wide lock at commit. (Runtime queries: the channel's name cannot be
+//! a parameter.)
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgListener;
