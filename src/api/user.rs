@@ -6,7 +6,6 @@ use axum::response::IntoResponse as _;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::auth::{PASSWORD, check_length};
 use super::envelope::{Envelope, Items, enveloped, page};
 use super::form::forms;
 use crate::error::{Code, Error, Refusal};
@@ -22,6 +21,7 @@ use crate::http::words::words;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
+use crate::model::access::password::PASSWORD_CHARS;
 use crate::model::access::user::Door;
 use crate::model::device::{APP_CHARS, PLATFORMS, Platform, TOKEN_BYTES};
 use crate::model::fields::Fields;
@@ -125,6 +125,8 @@ async fn live(hub: &Hub, user: &user::User, shape: UserShape) -> crate::error::R
     Ok(UserShape { status, ..shape })
 }
 
+/// The reading rule of a password.
+pub const PASSWORD: TextRule = TextRule::line(*PASSWORD_CHARS.end());
 /// The reading rule of what a user says of itself.
 pub const BIO: TextRule = TextRule::block(limits::USER_BIO_BYTES);
 const URL: TextRule = TextRule::address(user::URL_BYTES);
@@ -240,6 +242,9 @@ forms! {
 }
 
 /// Reads a body by its form. Collects all faults.
+///
+/// # Errors
+/// A `Refusal` with every fault, or if the body cannot be read.
 pub fn read_form<T>(
     form: &'static Form,
     body: &[u8],
@@ -266,6 +271,14 @@ fn or_null<T>(
         return Some(None);
     }
     read(fields).map(Some)
+}
+
+/// Adds a fault if a password is too short.
+pub fn check_length(password: Option<&str>, pointer: &str, faults: &Faults) {
+    let least = *PASSWORD_CHARS.start();
+    if password.is_some_and(|password| password.chars().count() < least) {
+        faults.add(pointer, "password_weak", format!("must have at least {least} characters"));
+    }
 }
 
 /// Takes `email`, and adds a fault if it is no address.
@@ -567,8 +580,8 @@ fn device(row: &DeviceRow) -> DeviceShape {
     responses((status = 201, description = "the device", body = Envelope<DeviceShape>)))]
 /// Register a device
 ///
-/// The same token again is the same device. A token that another user had moves to this one. Of more than twenty devices
-/// the oldest is removed.
+/// The same token again is the same device. A token that another user had moves to this one. Of more than twenty
+/// devices the oldest is removed.
 pub async fn register_device(
     State(hub): State<Hub>,
     User(caller): User,

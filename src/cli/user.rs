@@ -114,8 +114,8 @@ async fn act(hub: &Hub, actor: &Actor, action: Action, output: Output) -> Result
                 Output::Json => {
                     let device = |d: &store::device::DeviceRow| {
                         json!({"deviceId": d.device_id.to_string(), "platform": d.platform.as_str(), "app": d.app,
-                            "createdAt": d.created_at.to_rfc3339(), "disabledAt": d.disabled_at.map(|at| at.to_rfc3339()),
-                            "reason": d.reason})
+                            "createdAt": d.created_at.to_rfc3339(),
+                            "disabledAt": d.disabled_at.map(|at| at.to_rfc3339()), "reason": d.reason})
                     };
                     let mut value = to_json(&user);
                     value["devices"] = devices.iter().map(device).collect();

@@ -34,6 +34,9 @@ pub enum UserState {
     Deleted,
 }
 
+/// Every state, in the database's order.
+pub const USER_STATES: [UserState; 3] = [UserState::Active, UserState::Blocked, UserState::Deleted];
+
 impl UserState {
     /// The stable word in the database and the API.
     pub fn as_str(self) -> &'static str {
@@ -48,7 +51,7 @@ impl UserState {
 impl std::str::FromStr for UserState {
     type Err = ();
     fn from_str(text: &str) -> Result<UserState, ()> {
-        [UserState::Active, UserState::Blocked, UserState::Deleted].into_iter().find(|s| s.as_str() == text).ok_or(())
+        USER_STATES.into_iter().find(|s| s.as_str() == text).ok_or(())
     }
 }
 

@@ -47,7 +47,7 @@ async fn user_command_shows_blocks_signs_out_and_erases() {
     assert_eq!(app.count("select count(*) from users where tokens_after is not null").await, 1);
     assert_eq!(run(&["user", "block", "test", id]).await["state"], "BLOCKED");
     // This process has no listener: what it knows is ten seconds old at most.
-    app.advance(10);
+    app.advance(11);
     me(&app, &token).await.refused(403, "user_blocked");
     let blocked = run(&["user", "list", "test", "--state=BLOCKED"]).await;
     assert_eq!(blocked["items"].as_array().map(Vec::len), Some(1));

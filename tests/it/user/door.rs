@@ -145,8 +145,8 @@ async fn token_of_one_kind_is_not_taken_for_another() {
     app.done().await;
 }
 
-/// A user key is replaced with an overlap, in which both are valid, or at once; a process that remembered the former one
-/// is told.
+/// A user key is replaced with an overlap, in which both are valid, or at once; a process that remembered the former
+/// one is told.
 #[tokio::test]
 async fn user_key_rotated_stays_valid_for_its_overlap() {
     let app = App::new().await;
@@ -180,7 +180,7 @@ async fn subscriber_token_of_a_library_is_accepted() {
     let key = user_key(&app, app.partner.partner_id, 0).await;
     let now = app.hub.clock.now().timestamp().to_string();
     let python_code = "import sys, jwt\n\
-        iss, key, kid, now = sys.argv[1:]\n\
+        iss, key, kid, now = sys.argv[1:5]\n\
         claims = {'iss': iss, 'aud': 'notihub/user', 'sub': 'u-python', 'iat': int(now), 'exp': int(now) + 3600}\n\
         print(jwt.encode(claims, key, algorithm='HS256', headers={'kid': kid}))";
     let node_code = "const [iss, key, kid, now, folder] = process.argv.slice(1)\n\

@@ -11,7 +11,8 @@ use crate::user::{FAST, PASSWORD, login, me, on_behalf, open_sign_up, refresh, s
 async fn of_users(app: &App) -> String {
     let sql = "select coalesce(string_agg(t, ' '), '') from (select u::text from users u union all \
         select c::text from credentials c union all select d::text from devices d union all \
-        select b::text from user_blocks b union all select r::text from refresh_tokens r where client_id like 'u.%') a(t)";
+        select b::text from user_blocks b union all \
+        select r::text from refresh_tokens r where client_id like 'u.%') a(t)";
     sqlx::query_scalar(sql).fetch_one(&app.db().await).await.unwrap()
 }
 

@@ -28,8 +28,8 @@ fn enveloped(answer: &Answer) {
 }
 
 /// S2-9, S2-10, S4-7, S4-12, S4-17, S4-37, S4-39, S4-42, S4-71, S4-113, S4-114, S4-115, S4-171, S4-173: a person signs
-/// up and in, gets tokens for an hour and thirty days, and goes on with the refresh token; answers and errors are in the
-/// envelope; the password is kept as bcrypt, which another implementation verifies.
+/// up and in, gets tokens for an hour and thirty days, and goes on with the refresh token; answers and errors are in
+/// the envelope; the password is kept as bcrypt, which another implementation verifies.
 #[tokio::test]
 async fn person_signs_up_and_in_and_refreshes() {
     let app = App::with(&[FAST]).await;
@@ -128,7 +128,8 @@ async fn sign_up_that_is_wrong_is_refused() {
 }
 
 /// S4-177, S4-179: after five failures in a row a user waits, also for the right password and in another process, twice
-/// as long after each further one; a success ends it; unknown names are answered alike. The audit log and a metric tell.
+/// as long after each further one; a success ends it; unknown names are answered alike. The audit log and a metric
+/// tell.
 #[tokio::test]
 async fn failed_sign_ins_make_a_user_wait() {
     let app = App::with(&[FAST]).await;
@@ -224,7 +225,7 @@ async fn sign_out_everywhere_holds_in_every_process() {
     me(&app, &other).await.refused(401, "unauthenticated");
     until("the notice arrives", async || !there(&listening, &access).await && !there(&listening, &other).await).await;
     assert!(there(&deaf, &other).await, "it heard nothing");
-    app.advance(10);
+    app.advance(11);
     assert!(!there(&deaf, &other).await && !there(&deaf, &access).await);
 
     // A block ends what is signed in, and what the partner's server signed before.
