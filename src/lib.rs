@@ -79,6 +79,11 @@
 //! a person, in whatever form an address was stored ([`model::person`]). These loops are one table, in [`worker`].
 //! [`flow::story`] computes the timeline of a message, and [`flow::fsck`] checks the invariants.
 //!
+//! **Users.** A partner's own people. [`http::caller::User`] identifies one by a token of this hub, a token that the
+//! partner's server signed, or the partner's own token with `X-User` ([`flow::user::access`]); [`hub::users`] remembers
+//! it for seconds, and a notification of any change makes every process forget it. `api/auth.rs` and `api/user.rs`
+//! answer below `/api/v1` in the envelope of the seeds of chats, `api/partner_user.rs` answers the partner.
+//!
 //! An answer whose length is unknown when it begins is a stream: it has a budget of its own among the server's
 //! connections and ends when the process stops ([`http::stream`]).
 //!

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::envelope::{Envelope, enveloped};
 use super::form::forms;
-use super::user::{BIO, UserShape, check_email, check_image_url, private};
+use super::user::{BIO, PASSWORD, UserShape, check_email, check_image_url, check_length, private};
 use crate::error::Refusal;
 use crate::flow;
 use crate::flow::sign_in::unauthenticated;
@@ -25,9 +25,6 @@ use crate::model::fields::Fields;
 use crate::model::form::{Field, Form, Kind};
 use crate::model::json::{self, Faults, TextRule};
 use crate::model::user::{self, USERNAME_CHARS};
-
-/// The reading rule of a password.
-pub const PASSWORD: TextRule = TextRule::line(*PASSWORD_CHARS.end());
 
 static SIGN_UP: Form = Form {
     name: "SignUp",
@@ -134,14 +131,6 @@ fn read_sign_up(body: &[u8]) -> Result<NewUser, Refusal> {
         Some(NewUser { username: username?, password: password?, nickname: nickname?, email, bio, profile_image_url })
     });
     faults.into_result(read)
-}
-
-/// Adds a fault if a password is too short.
-pub fn check_length(password: Option<&str>, pointer: &str, faults: &Faults) {
-    let least = *PASSWORD_CHARS.start();
-    if password.is_some_and(|password| password.chars().count() < least) {
-        faults.add(pointer, "password_weak", format!("must have at least {least} characters"));
-    }
 }
 
 #[utoipa::path(post, path = "/api/v1/auth/signup", operation_id = "signUpUser", tag = "user-sign-in",

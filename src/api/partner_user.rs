@@ -151,8 +151,8 @@ pub async fn get(State(hub): State<Hub>, caller: Writer, query: Query, PathId(na
         userId")), responses((status = 204, description = "The user is erased.")))]
 /// Erase a user
 ///
-/// Removes all that is personal of the user: profile, password, devices and blocks. Its tokens are void. Messages to the
-/// user's address are erased by the hub's operator (`notihub partner erase`).
+/// Removes all that is personal of the user: profile, password, devices and blocks. Its tokens are void. Messages to
+/// the user's address are erased by the hub's operator (`notihub partner erase`).
 pub async fn erase(State(hub): State<Hub>, caller: Writer, query: Query, PathId(name): PathId) -> Answer {
     query.close()?;
     let permit = permit(&caller)?;

@@ -6,7 +6,6 @@ use axum::response::IntoResponse as _;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::auth::{PASSWORD, check_length};
 use super::envelope::{Envelope, Items, enveloped, page};
 use super::form::forms;
 use crate::error::{Code, Error, Refusal};
@@ -22,6 +21,7 @@ use crate::http::words::words;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
+use crate::model::access::password::PASSWORD_CHARS;
 use crate::model::access::user::Door;
 use crate::model::device::{APP_CHARS, PLATFORMS, Platform, TOKEN_BYTES};
 use crate::model::fields::Fields;
@@ -60,22 +60,23 @@ pub struct UserShape {
     last_seen_at: Option<Time>,
     /// True if the user withdrew or was erased: only its id is left.
     is_deleted: bool,
-    #[serde(flatten)]
-    #[schema(inline)]
-    private: Option<PrivateFields>,
-}
-
-/// Fields of a user that only the user itself sees.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PrivateFields {
     /// By which others find the user. Only to the user itself, as the following.
-    user_code: String,
-    email: Option<String>,
-    phone: Option<String>,
-    locale: Option<String>,
-    time_zone: Option<String>,
-    created_at: Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, required = false)]
+    email: Option<Option<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, required = false)]
+    phone: Option<Option<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, required = false)]
+    locale: Option<Option<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, required = false)]
+    time_zone: Option<Option<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created_at: Option<Time>,
 }
 
 /// A user as others see it.
@@ -92,26 +93,31 @@ pub fn public(user: &user::User) -> UserShape {
         bio: user.bio.clone(),
         last_seen_at: user.last_seen_at.map(Time),
         is_deleted: user.state == UserState::Deleted,
-        private: None,
+        user_code: None,
+        email: None,
+        phone: None,
+        locale: None,
+        time_zone: None,
+        created_at: None,
     }
 }
 
 /// A user as it sees itself.
 pub fn private(user: &user::User) -> UserShape {
-    let private = PrivateFields {
-        user_code: user.user_code.clone(),
-        email: user.email.clone(),
-        phone: user.phone.clone(),
-        locale: user.locale.clone(),
-        time_zone: user.time_zone.clone(),
-        created_at: Time(user.created_at),
-    };
-    UserShape { private: Some(private), ..public(user) }
+    UserShape {
+        user_code: Some(user.user_code.clone()),
+        email: Some(user.email.clone()),
+        phone: Some(user.phone.clone()),
+        locale: Some(user.locale.clone()),
+        time_zone: Some(user.time_zone.clone()),
+        created_at: Some(Time(user.created_at)),
+        ..public(user)
+    }
 }
 
 /// The same with the user's presence as it is now. A user sees of itself what it chose.
 async fn live(hub: &Hub, user: &user::User, shape: UserShape) -> crate::error::Result<UserShape> {
-    if shape.private.is_some() && user.shown_as.is_some() {
+    if shape.user_code.is_some() && user.shown_as.is_some() {
         return Ok(shape);
     }
     let connected = flow::presence::connected(hub, &[(user.shard, user.user_id)]).await?;
@@ -119,6 +125,8 @@ async fn live(hub: &Hub, user: &user::User, shape: UserShape) -> crate::error::R
     Ok(UserShape { status, ..shape })
 }
 
+/// The reading rule of a password.
+pub const PASSWORD: TextRule = TextRule::line(*PASSWORD_CHARS.end());
 /// The reading rule of what a user says of itself.
 pub const BIO: TextRule = TextRule::block(limits::USER_BIO_BYTES);
 const URL: TextRule = TextRule::address(user::URL_BYTES);
@@ -234,6 +242,9 @@ forms! {
 }
 
 /// Reads a body by its form. Collects all faults.
+///
+/// # Errors
+/// A `Refusal` with every fault, or if the body cannot be read.
 pub fn read_form<T>(
     form: &'static Form,
     body: &[u8],
@@ -260,6 +271,14 @@ fn or_null<T>(
         return Some(None);
     }
     read(fields).map(Some)
+}
+
+/// Adds a fault if a password is too short.
+pub fn check_length(password: Option<&str>, pointer: &str, faults: &Faults) {
+    let least = *PASSWORD_CHARS.start();
+    if password.is_some_and(|password| password.chars().count() < least) {
+        faults.add(pointer, "password_weak", format!("must have at least {least} characters"));
+    }
 }
 
 /// Takes `email`, and adds a fault if it is no address.
@@ -561,8 +580,8 @@ fn device(row: &DeviceRow) -> DeviceShape {
     responses((status = 201, description = "the device", body = Envelope<DeviceShape>)))]
 /// Register a device
 ///
-/// The same token again is the same device. A token that another user had moves to this one. Of more than twenty devices
-/// the oldest is removed.
+/// The same token again is the same device. A token that another user had moves to this one. Of more than twenty
+/// devices the oldest is removed.
 pub async fn register_device(
     State(hub): State<Hub>,
     User(caller): User,

@@ -127,8 +127,8 @@ async fn act(hub: &Hub, actor: &Actor, action: Action, output: Output) -> Result
             let (keys, messages, endpoints) = (done.signing_keys, done.messages, done.endpoints);
             let (user_keys, devices) = (done.user_keys, done.devices);
             let text = format!(
-                "{keys} signing keys, {messages} messages, {endpoints} endpoints, user keys of {user_keys} partners and \
-                 {devices} devices encrypted again"
+                "{keys} signing keys, {messages} messages, {endpoints} endpoints, user keys of {user_keys} partners \
+                 and {devices} devices encrypted again"
             );
             let value = json!({"signingKeys": keys, "messages": messages, "endpoints": endpoints,
                 "userKeys": user_keys, "devices": devices, "unopened": done.unopened});

@@ -87,8 +87,8 @@ enum Action {
         )]
         overlap_seconds: i64,
     },
-    /// Makes a new key with which the partner's server signs tokens for its users. It is printed once and cannot be read
-    /// again.
+    /// Makes a new key with which the partner's server signs tokens for its users. It is printed once and cannot be
+    /// read again.
     #[command(after_help = "Sign with HS256, with the whole key as the secret. Header and claims of a token:\n  \
 {\"typ\": \"JWT\", \"alg\": \"HS256\", \"kid\": KID}\n  \
 {\"iss\": PARTNER_ID, \"aud\": \"notihub/user\", \"sub\": YOUR_USER_ID, \"iat\": NOW, \"exp\": NOW + 3600}\n\n\

@@ -11,6 +11,7 @@ use crate::flow::erase::Erased;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::access::principal::Actor;
+use crate::model::access::user::client_name;
 use crate::model::partner::Partner;
 use crate::model::user::{User, UserState};
 use crate::{flow, limits, store, telemetry};
@@ -97,6 +98,7 @@ async fn act(hub: &Hub, actor: &Actor, action: Action, output: Output) -> Result
             let partner = find_partner(hub, &partner).await?;
             let below = before.unwrap_or(Tsid(i64::MAX));
             let (shard, partner_id) = (partner.shard, partner.partner_id);
+            looked(hub, actor, &format!("users of {partner_id}")).await?;
             let users = store::user::list(hub.store.api(), shard, partner_id, below, state, limit).await?;
             match output {
                 Output::Json => print::json(&json!({"items": users.iter().map(to_json).collect::<Vec<_>>()})),
@@ -105,13 +107,14 @@ async fn act(hub: &Hub, actor: &Actor, action: Action, output: Output) -> Result
         }
         Action::Show(named) => {
             let (_, user) = find(hub, &named).await?;
+            looked(hub, actor, &client_name(user.user_id)).await?;
             let devices = store::device::list(hub.store.api(), user.shard, user.user_id).await?;
             match output {
                 Output::Json => {
                     let device = |d: &store::device::DeviceRow| {
                         json!({"deviceId": d.device_id.to_string(), "platform": d.platform.as_str(), "app": d.app,
-                            "createdAt": d.created_at.to_rfc3339(), "disabledAt": d.disabled_at.map(|at| at.to_rfc3339()),
-                            "reason": d.reason})
+                            "createdAt": d.created_at.to_rfc3339(),
+                            "disabledAt": d.disabled_at.map(|at| at.to_rfc3339()), "reason": d.reason})
                     };
                     let mut value = to_json(&user);
                     value["devices"] = devices.iter().map(device).collect();
@@ -143,6 +146,13 @@ async fn act(hub: &Hub, actor: &Actor, action: Action, output: Output) -> Result
         Action::Erase(named) => return erase(hub, actor, &named, output).await,
     }
     Ok(0)
+}
+
+/// Records in the audit log that personal data was shown.
+async fn looked(hub: &Hub, actor: &Actor, object: &str) -> Result<()> {
+    let now = hub.clock.now();
+    let since = now - limits::LOOKS_TOGETHER;
+    store::audit::record_view(hub.store.api(), hub.next_id(), now, actor, object, since).await
 }
 
 async fn set_state(hub: &Hub, actor: &Actor, named: &Named, state: UserState, output: Output) -> Result<()> {

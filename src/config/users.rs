@@ -6,8 +6,8 @@ use clap::Args;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Users")]
 pub struct Users {
-    /// The partner of people who sign up or sign in without the header X-Partner, by name or id. Without this setting it
-    /// is the only partner whose sign-up is on.
+    /// The partner of people who sign up or sign in without the header X-Partner, by name or id. Without this setting
+    /// it is the only partner whose sign-up is on.
     #[arg(long, env = "NOTIHUB_SIGN_UP_PARTNER", value_name = "PARTNER")]
     pub sign_up_partner: Option<String>,
     /// The cost of bcrypt, by which passwords are hashed: each step doubles the time. 12 takes about a quarter of a

@@ -35,6 +35,7 @@ pub const GROUPS: [Group; 5] = [
         topics: &[
             topic!("sending"),
             topic!("channels"),
+            topic!("users"),
             topic!("inbox"),
             topic!("live"),
             topic!("webhooks"),

@@ -168,8 +168,8 @@ pub struct NewUserKey {
 /// `OVERLAP_MOST`); without an overlap its tokens are void at once.
 ///
 /// # Errors
-/// `Error::Refused` if there is no such partner, or it is the hub's own. `Error::Unavailable` if the database fails; the
-/// new key may be written and lost: make another.
+/// `Error::Refused` if there is no such partner, or it is the hub's own. `Error::Unavailable` if the database fails;
+/// the new key may be written and lost: make another.
 pub async fn rotate_user_key(hub: &Hub, permit: AdminPermit<'_>, id: Tsid, overlap: TimeDelta) -> Result<NewUserKey> {
     let now = hub.clock.now();
     let key = crypt::secret(USER_KEY_PREFIX);

@@ -2,10 +2,10 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use chrono::SecondsFormat;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::Time;
 use super::context::{ENVELOPED_AT, REQUEST_ID};
 use super::words::words;
 use crate::error::{CODES, Code, Error, Fault, REASONS, Refusal, Unavailable};
@@ -116,7 +116,9 @@ pub struct EnvelopedProblem {
     /// The same as `code`.
     #[schema(value_type = ProblemCode)]
     error_code: &'static str,
-    timestamp: Time,
+    /// RFC 3339, in UTC, to the microsecond.
+    #[schema(format = DateTime)]
+    timestamp: String,
 }
 
 /// A fault at one place of the request.
@@ -155,7 +157,7 @@ impl IntoResponse for Problem {
             None => serde_json::to_vec(&body).unwrap_or_default(),
             Some(at) => {
                 let (message, error_code) = (body.detail.clone(), body.code);
-                let (success, timestamp) = (false, Time(at));
+                let (success, timestamp) = (false, at.to_rfc3339_opts(SecondsFormat::Micros, true));
                 let enveloped = EnvelopedProblem { problem: body, success, data: None, message, error_code, timestamp };
                 serde_json::to_vec(&enveloped).unwrap_or_default()
             }

@@ -1,5 +1,5 @@
-//! Cache of the accounts that were read recently, and of the partners by whose user keys tokens were checked. A change of
-//! any partner or key empties it: changes are rare.
+//! Cache of the accounts that were read recently, and of the partners by whose user keys tokens were checked. A change
+//! of any partner or key empties it: changes are rare.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

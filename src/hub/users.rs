@@ -27,8 +27,8 @@ struct Remembered {
 struct Known {
     read_at: DateTime<Utc>,
     user: Arc<User>,
-    /// Whether each sign-in of the user that was asked for still stands.
-    sign_ins: HashMap<Tsid, bool>,
+    /// Whether each sign-in of the user that was asked for still stands, and when that was read.
+    sign_ins: HashMap<Tsid, (bool, DateTime<Utc>)>,
 }
 
 impl Users {
@@ -44,7 +44,7 @@ impl Users {
         let remembered = lock(&self.0);
         let known = remembered.by_id.get(&user_id)?;
         let stands = match sid {
-            Some(sid) => *known.sign_ins.get(&sid)?,
+            Some(sid) => known.sign_ins.get(&sid).filter(|(_, read_at)| *read_at >= since)?.0,
             None => true,
         };
         (known.read_at >= since && known.user.partner_id == partner_id).then(|| (known.user.clone(), stands))
@@ -77,9 +77,11 @@ impl Users {
         if let Some(external_id) = &user.external_id {
             remembered.by_external.insert((user.partner_id, external_id.clone()), user.user_id);
         }
-        // What was known of other sign-ins may be older than this read.
-        let known = Known { read_at, user, sign_ins: sign_in.into_iter().collect() };
-        remembered.by_id.insert(known.user.user_id, known);
+        let user_id = user.user_id;
+        let mut sign_ins = remembered.by_id.remove(&user_id).map(|known| known.sign_ins).unwrap_or_default();
+        sign_ins.retain(|_, (_, at)| *at >= read_at - limits::USER_KEPT);
+        sign_ins.extend(sign_in.map(|(sid, stands)| (sid, (stands, read_at))));
+        remembered.by_id.insert(user_id, Known { read_at, user, sign_ins });
     }
 
     /// Remembers that a known user was seen at `at`.
@@ -112,32 +114,21 @@ impl Users {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::user::{UserState, user_code};
+    use crate::model::user::sample;
 
     fn user(id: i64, external_id: &str) -> Arc<User> {
-        let at = DateTime::UNIX_EPOCH;
-        Arc::new(User {
-            shard: 0,
-            user_id: Tsid(id),
-            partner_id: Tsid(1),
-            external_id: Some(external_id.into()),
-            username: None,
-            nickname: "n".into(),
-            user_code: user_code([0; 5]),
-            shown_as: None,
-            bio: None,
-            profile_image_url: None,
-            background_image_url: None,
-            email: None,
-            phone: None,
-            locale: None,
-            time_zone: None,
-            state: UserState::Active,
-            tokens_after: None,
-            last_seen_at: None,
-            created_at: at,
-            updated_at: at,
-        })
+        Arc::new(User { user_id: Tsid(id), partner_id: Tsid(1), external_id: Some(external_id.into()), ..sample() })
+    }
+
+    #[test]
+    fn sign_ins_of_one_user_are_remembered_beside_each_other() {
+        let (users, at) = (Users::default(), DateTime::UNIX_EPOCH);
+        let later = at + limits::USER_KEPT;
+        users.remember(user(1, "u-1"), Some((Tsid(8), true)), at, users.generation());
+        users.remember(user(1, "u-1"), Some((Tsid(9), false)), later, users.generation());
+        let stands = |sid, since| users.get(Tsid(1), Tsid(1), Some(Tsid(sid)), since).map(|known| known.1);
+        assert_eq!((stands(8, at), stands(9, at)), (Some(true), Some(false)));
+        assert_eq!((stands(8, later), stands(9, later)), (None, Some(false)), "each as old as its own read");
     }
 
     #[test]

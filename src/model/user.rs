@@ -34,6 +34,9 @@ pub enum UserState {
     Deleted,
 }
 
+/// Every state, in the database's order.
+pub const USER_STATES: [UserState; 3] = [UserState::Active, UserState::Blocked, UserState::Deleted];
+
 impl UserState {
     /// The stable word in the database and the API.
     pub fn as_str(self) -> &'static str {
@@ -48,7 +51,7 @@ impl UserState {
 impl std::str::FromStr for UserState {
     type Err = ();
     fn from_str(text: &str) -> Result<UserState, ()> {
-        [UserState::Active, UserState::Blocked, UserState::Deleted].into_iter().find(|s| s.as_str() == text).ok_or(())
+        USER_STATES.into_iter().find(|s| s.as_str() == text).ok_or(())
     }
 }
 
@@ -180,34 +183,40 @@ pub fn is_image_url(text: &str) -> bool {
         })
 }
 
+/// A user for tests.
+#[cfg(test)]
+pub fn sample() -> User {
+    let at = DateTime::UNIX_EPOCH;
+    User {
+        shard: 0,
+        user_id: Tsid(1),
+        partner_id: Tsid(2),
+        external_id: None,
+        username: None,
+        nickname: "Kim".into(),
+        user_code: user_code([0; 5]),
+        shown_as: None,
+        bio: None,
+        profile_image_url: None,
+        background_image_url: None,
+        email: None,
+        phone: None,
+        locale: None,
+        time_zone: None,
+        state: UserState::Active,
+        tokens_after: None,
+        last_seen_at: None,
+        created_at: at,
+        updated_at: at,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn user(tokens_after: Option<&str>) -> User {
-        let at = DateTime::UNIX_EPOCH;
-        User {
-            shard: 0,
-            user_id: Tsid(1),
-            partner_id: Tsid(2),
-            external_id: None,
-            username: None,
-            nickname: "Kim".into(),
-            user_code: user_code([0; 5]),
-            shown_as: None,
-            bio: None,
-            profile_image_url: None,
-            background_image_url: None,
-            email: None,
-            phone: None,
-            locale: None,
-            time_zone: None,
-            state: UserState::Active,
-            tokens_after: tokens_after.map(|at| at.parse().unwrap()),
-            last_seen_at: None,
-            created_at: at,
-            updated_at: at,
-        }
+        User { tokens_after: tokens_after.map(|at| at.parse().unwrap()), ..sample() }
     }
 
     /// A token issued in the same second before `tokens_after` is void, one issued after it is not.
@@ -220,8 +229,8 @@ mod tests {
         let later = out + chrono::TimeDelta::milliseconds(100);
         assert_eq!(user.issue_second(later), out.timestamp() + 1);
         assert!(user.accepts_token_of(user.issue_second(later)));
-        assert!(super::tests::user(None).accepts_token_of(0));
-        assert_eq!(super::tests::user(None).issue_second(later), later.timestamp());
+        assert!(sample().accepts_token_of(0));
+        assert_eq!(sample().issue_second(later), later.timestamp());
     }
 
     #[test]

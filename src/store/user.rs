@@ -221,7 +221,7 @@ pub async fn void_tokens(
 }
 
 /// Removes all that is personal from a user's row, and marks it as deleted. `external_hash`: keyed hash of its external
-/// id; `user_code`: a new one, by which nobody knows it.
+/// id; `user_code`: a new one, so that the former one finds no user.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the

@@ -21,7 +21,7 @@ use crate::support::sql::move_send_records;
 use crate::support::wait::until;
 
 /// The tables that a test breaks; each is saved as `kept.t{n}` and restored.
-const BOOKS: [&str; 13] = [
+const BOOKS: [&str; 17] = [
     "messages",
     "deliveries",
     "attempts",
@@ -34,6 +34,10 @@ const BOOKS: [&str; 13] = [
     "partner_daily_stats",
     "provider_states",
     "provider_holds",
+    "users",
+    "credentials",
+    "devices",
+    "user_blocks",
     "notihub.requests",
 ];
 
@@ -100,6 +104,9 @@ async fn fsck_broken_books_names_the_invariant() {
            applied_at, effect) \
          select 'smtp', 'k', '{now}', shard, message_id, 1, 1, 'DELIVERED', timestamptz '{now}' - interval '1 h'"
     );
+    let user = "insert into users (user_id, partner_id, nickname, user_code, created_at, updated_at, shard, state) \
+        select 7, partner_id, 'n', 'AAAAAAAA', created_at, created_at,";
+    let of_test = "from partners where name = 'test'";
     let cases: Vec<(&str, String, String)> = vec![
         ("lease", format!("update deliveries set status = 'PROCESSING' {waits_row}"), format!("{waits}-1 PROCESSING")),
         (
@@ -279,6 +286,31 @@ async fn fsck_broken_books_names_the_invariant() {
             "stats",
             "update stat_deltas set total = total + 1".into(),
             "EMAIL: counted 4, success 1, failed 1; there are 2, success 1, failed 1".into(),
+        ),
+        ("users", format!("{user} shard + 1, 'ACTIVE' {of_test}"), format!("{}-0 user on shard ", Tsid(7))),
+        ("users", format!("{user} shard, 'DELETED' {of_test}"), format!("{}-0 deleted user with a profile", Tsid(7))),
+        (
+            "users",
+            format!(
+                "insert into credentials (shard, user_id, password_hash, changed_at) \
+                 select shard, 7, 'x', created_at {of_test}"
+            ),
+            format!("{}-0 password without a user who signs in", Tsid(7)),
+        ),
+        (
+            "users",
+            format!(
+                "insert into devices (shard, device_id, user_id, partner_id, platform, token, token_hash, created_at) \
+                 select shard, 1, 7, partner_id, 'FCM', 'x', 'x', created_at {of_test}"
+            ),
+            format!("{}-0 device without its user", Tsid(7)),
+        ),
+        (
+            "users",
+            format!(
+                "insert into user_blocks (shard, user_id, blocked_id, at) select shard, 7, 8, created_at {of_test}"
+            ),
+            format!("{}-0 block of a user who is not there", Tsid(7)),
         ),
     ];
     let mut missed = Vec::new();

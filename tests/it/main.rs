@@ -18,4 +18,5 @@ mod program;
 mod provider;
 mod receipt;
 mod store;
+mod user;
 mod webhook;

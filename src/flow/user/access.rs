@@ -7,7 +7,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use crate::crypt;
-use crate::error::{Code, Error, Refusal, Result};
+use crate::error::{Error, Result};
 use crate::flow::sign_in::{partner_is_active, token_refused, unauthenticated, verified};
 use crate::hub::Hub;
 use crate::hub::accounts::UserDoor;
@@ -16,7 +16,7 @@ use crate::limits;
 use crate::model::access::permit::forbidden;
 use crate::model::access::principal::{Actor, Origin};
 use crate::model::access::token::{TokenRefusal, subscriber_key_of, verify_subscriber};
-use crate::model::access::user::{Door, UserCaller};
+use crate::model::access::user::{Door, UserCaller, blocked};
 use crate::model::partner::Partner;
 use crate::model::user::{self, Presence, User, UserState, is_external_id, is_image_url};
 use crate::store;
@@ -83,15 +83,18 @@ async fn by_subscriber_token(
     if !is_external_id(&claims.sub) {
         return Err(unauthenticated("the token's sub is not 1 to 128 printable characters"));
     }
-    let user = external(hub, &door.partner, &claims.sub, claims.issued_at()).await?;
-    check(&door.partner, &user, claims.issued_at())?;
     let until = DateTime::from_timestamp(claims.expires_at(), 0);
+    let issued_at = claims.issued_at();
+    let user = external(hub, &door.partner, &claims.sub, issued_at).await?;
+    check(&door.partner, &user, issued_at)?;
     let profile = TokenProfile {
         nickname: claims.nickname.filter(|name| is_line(name, user::NICKNAME_CHARS)),
         profile_image_url: claims.picture.filter(|url| is_image_url(url)),
         locale: claims.locale.filter(|locale| is_line(locale, user::LOCALE_CHARS)),
     };
-    let user = take_over(hub, user, profile).await?;
+    // Of two tokens the newer one counts, and what the user changed since is kept.
+    let is_newer = user.updated_at == user.created_at || issued_at >= user.updated_at.timestamp();
+    let user = if is_newer { take_over(hub, user, profile).await? } else { user };
     Ok(UserCaller { partner: door.partner.clone(), user, door: Door::Subscriber, until, origin })
 }
 
@@ -137,11 +140,6 @@ pub async fn on_behalf(hub: &Hub, actor: Actor, partner: Arc<Partner>, name: &st
     }
 }
 
-/// The error of a user that is blocked.
-pub fn blocked() -> Error {
-    Refusal::new(403, "user_blocked", "this user is blocked").with_code(Code::E002).into()
-}
-
 fn gone() -> Error {
     unauthenticated("the user of this access token does not exist any more; sign in")
 }
@@ -171,7 +169,10 @@ async fn user_door(hub: &Hub, partner_id: Tsid) -> Result<Option<Arc<UserDoor>>>
                 Ok(keys) => keys.unwrap_or_default(),
                 // Tokens of this hub need no user key.
                 Err(e @ (Error::Setup(_) | Error::Internal(_))) => {
-                    tracing::error!(error = %e, %partner_id, "a partner's user key does not open: its tokens are refused");
+                    tracing::error!(
+                        error = %e, %partner_id,
+                        "a partner's user key does not open: tokens signed with it are refused"
+                    );
                     Default::default()
                 }
                 Err(e) => return Err(e),

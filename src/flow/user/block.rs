@@ -11,8 +11,8 @@ use crate::store::{user, user_block};
 /// Blocks another user for the caller. Again is the same.
 ///
 /// # Errors
-/// `Error::NotFound` if the partner has no such user; `block_of_oneself`; `too_many_blocks`. `Error::Unavailable` if the
-/// database fails; it may be written.
+/// `Error::NotFound` if the partner has no such user; `block_of_oneself`; `too_many_blocks`. `Error::Unavailable` if
+/// the database fails; it may be written.
 pub async fn block(hub: &Hub, caller: &UserCaller, other: Tsid) -> Result<()> {
     let (db, shard) = (hub.store.api(), caller.shard());
     if other == caller.user_id() {

@@ -19,8 +19,8 @@ use super::session::{audit, audit_entry};
 /// that its partner's server signed before.
 ///
 /// # Errors
-/// `Error::NotFound` if it is deleted already. `Error::Unavailable` if the database fails; nothing was written, unless it
-/// failed during the commit.
+/// `Error::NotFound` if it is deleted already. `Error::Unavailable` if the database fails; nothing was written, unless
+/// it failed during the commit.
 pub async fn withdraw(hub: &Hub, caller: &UserCaller) -> Result<()> {
     let mut tx = hub.store.begin().await?;
     let user = remove(hub, &mut tx, caller.shard(), caller.partner_id(), caller.user_id()).await?;
@@ -34,8 +34,8 @@ pub async fn withdraw(hub: &Hub, caller: &UserCaller) -> Result<()> {
 /// Erases a user, as `withdraw`.
 ///
 /// # Errors
-/// `Error::NotFound` if it is deleted already. `Error::Unavailable` if the database fails; nothing was written, unless it
-/// failed during the commit.
+/// `Error::NotFound` if it is deleted already. `Error::Unavailable` if the database fails; nothing was written, unless
+/// it failed during the commit.
 pub async fn erase(hub: &Hub, permit: OwnerPermit<'_>, user: &User) -> Result<()> {
     let mut tx = hub.store.begin().await?;
     let user = remove(hub, &mut tx, user.shard, user.partner_id, user.user_id).await?;

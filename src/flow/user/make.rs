@@ -9,9 +9,9 @@ use crate::limits;
 use crate::model::user::{default_nickname, is_external_id, user_code};
 use crate::store::user::{self, FoundUser, NewExternalUser, WantedUser};
 
-/// Finds users by the names that their partners have for them, and makes those that are missing. A name is the partner's
-/// own id of the user, or the user's id. The nickname of a new user is its external id. Returns one result for each of
-/// `wanted`, in order; None: the name cannot be one of a user (see `model::user::is_external_id`).
+/// Finds users by the names that their partners have for them, and makes those that are missing. A name is the
+/// partner's own id of the user, or the user's id. The nickname of a new user is its external id. Returns one result
+/// for each of `wanted`, in order; None: the name cannot be one of a user (see `model::user::is_external_id`).
 ///
 /// # Errors
 /// `Error::Unavailable` if the database fails; some users may be made. `Error::Busy` if other processes make the same

@@ -7,6 +7,7 @@
 // These name no other flow here.
 pub mod change;
 pub mod make;
+pub mod partner;
 pub mod password;
 
 // The doors, and the sign-ins that tokens belong to.

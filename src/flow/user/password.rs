@@ -4,8 +4,9 @@
 use tokio::sync::SemaphorePermit;
 
 use crate::crypt;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Fault, Refusal, Result};
 use crate::hub::Hub;
+use crate::model::access::password::weakness;
 
 /// Hashes a password.
 ///
@@ -33,4 +34,19 @@ async fn turn(hub: &Hub) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'_>)> {
     let place = hub.password_places.try_acquire().map_err(|_| busy())?;
     let turn = hub.password_turns.acquire().await.map_err(|_| busy())?;
     Ok((place, turn))
+}
+
+/// Checks a new password. `pointer`: its place in the body.
+///
+/// # Errors
+/// `password_weak` if it is easy to guess.
+pub fn check_new(password: &str, username: &str, pointer: &str) -> Result<()> {
+    let Some(detail) = weakness(password, username) else { return Ok(()) };
+    let fault = Fault { pointer: pointer.into(), reason: "password_weak", detail: detail.into(), code: Code::E001 };
+    Err(Refusal::from_faults(vec![fault]).into())
+}
+
+/// The error of a name and password that do not belong together.
+pub fn credentials_wrong() -> Error {
+    Refusal::new(401, "credentials_wrong", "username and password do not belong together").with_code(Code::E002).into()
 }

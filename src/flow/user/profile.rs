@@ -12,7 +12,7 @@ use crate::store::user::WantedUser;
 use crate::store::{self, credential, user, user_block};
 
 use super::session::{audit, audit_entry, end_all};
-use super::{change, make, password, sign_up};
+use super::{change, make, password};
 
 /// Changes to a profile. None leaves a field as it is; in a nested option the inner None clears it.
 #[derive(Debug, Clone, Default)]
@@ -56,8 +56,8 @@ pub async fn own(hub: &Hub, caller: &UserCaller) -> Result<User> {
     found.map(|(user, _)| user).filter(|user| user.state != UserState::Deleted).ok_or(Error::NotFound)
 }
 
-/// Another user of the caller's partner, as the caller sees it: a deleted one too. A user that has blocked the caller is
-/// shown as OFFLINE.
+/// Another user of the caller's partner, as the caller sees it: a deleted one too. A user that has blocked the caller
+/// is shown as OFFLINE.
 ///
 /// # Errors
 /// `Error::NotFound` if the partner has no such user; `Error::Unavailable` if the database fails.
@@ -111,14 +111,14 @@ pub async fn set_password(
     checked: &store::user::Credential,
     new: String,
 ) -> Result<User> {
-    sign_up::check_password(&new, caller.user.username.as_deref().unwrap_or_default())?;
+    password::check_new(&new, caller.user.username.as_deref().unwrap_or_default(), "/newPassword")?;
     let (shard, user_id) = (caller.shard(), caller.user_id());
     let hash = password::hash(hub, new).await?;
     let mut tx = hub.store.begin().await?;
     let user = user::lock(&mut tx, shard, caller.partner_id(), user_id).await?.ok_or(Error::NotFound)?;
     if !credential::set_hash(&mut *tx, shard, user_id, &checked.password_hash, &hash, hub.clock.now()).await? {
         tx.rollback().await?;
-        return Err(super::sign_in::credentials_wrong());
+        return Err(password::credentials_wrong());
     }
     credential::set_failures(&mut *tx, shard, user_id, 0, None).await?;
     end_all(hub, &mut tx, &user, user.state).await?;
@@ -141,8 +141,8 @@ pub async fn find(hub: &Hub, partner: &Partner, name: &str) -> Result<User> {
     Ok(found.ok_or(Error::NotFound)?.0)
 }
 
-/// Makes a user of a partner or changes it, by the partner's own id of it or its userId, and returns it. With a state it
-/// blocks or unblocks the user.
+/// Makes a user of a partner or changes it, by the partner's own id of it or its userId, and returns it. With a state
+/// it blocks or unblocks the user.
 ///
 /// # Errors
 /// `Error::NotFound` if the name cannot be one of a user, or the user is deleted; `tz_unknown`. `Error::Unavailable` if

@@ -11,7 +11,7 @@ use crate::id::Tsid;
 use crate::model::access::permit::OwnerPermit;
 use crate::model::access::principal::Origin;
 use crate::model::access::token::{REFRESH_TTL, USER_ACCESS_TTL, UserClaims};
-use crate::model::access::user::{Door, UserCaller, client_name, user_of_client};
+use crate::model::access::user::{Door, UserCaller, blocked, client_name, user_of_client};
 use crate::model::partner::Partner;
 use crate::model::user::{User, UserState};
 use crate::store::audit::AuditEntry;
@@ -19,7 +19,7 @@ use crate::store::refresh_token::{self, SignInSession, TokenRow};
 use crate::store::user::WantedUser;
 use crate::store::{self, Conn};
 
-use super::{access, change, make};
+use super::{change, make};
 
 /// The tokens of a user's sign-in.
 pub struct UserTokens {
@@ -37,7 +37,7 @@ const NO_EPOCH: i32 = 0;
 /// Begins a sign-in of a user and returns its first tokens.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database fails; a refresh token may have been written then that nobody knows.
+/// `Error::Unavailable` if the database fails; a refresh token that the caller does not know may have been written.
 pub async fn begin(hub: &Hub, user: &User, from: &Origin) -> Result<UserTokens> {
     let now = hub.clock.now();
     let session = SignInSession { family: hub.next_id(), client_id: client_name(user.user_id), epoch: NO_EPOCH };
@@ -65,8 +65,8 @@ pub async fn access_token(hub: &Hub, user: &User, sid: Option<Tsid>) -> Result<S
 /// Makes an access token for a user of a partner, which asks for it. Makes the user if it does not exist.
 ///
 /// # Errors
-/// `Error::NotFound` if the name cannot be one of a user, or the user is deleted; `user_blocked`. `Error::Unavailable` if
-/// the database fails.
+/// `Error::NotFound` if the name cannot be one of a user, or the user is deleted; `user_blocked`. `Error::Unavailable`
+/// if the database fails.
 pub async fn token_for(hub: &Hub, permit: OwnerPermit<'_>, name: &str) -> Result<(User, String)> {
     let partner = permit.partner();
     let wanted = WantedUser { shard: partner.shard, partner_id: partner.partner_id, name: name.to_owned() };
@@ -78,7 +78,7 @@ pub async fn token_for(hub: &Hub, permit: OwnerPermit<'_>, name: &str) -> Result
             let token = access_token(hub, &user, None).await?;
             Ok((user, token))
         }
-        UserState::Blocked => Err(access::blocked()),
+        UserState::Blocked => Err(blocked()),
         UserState::Deleted => Err(Error::NotFound),
     }
 }
@@ -107,7 +107,7 @@ pub async fn refresh(hub: &Hub, token: &str, from: &Origin) -> Result<UserTokens
     partner_is_active(&partner)?;
     match user.state {
         UserState::Active => (),
-        UserState::Blocked => return Err(access::blocked()),
+        UserState::Blocked => return Err(blocked()),
         UserState::Deleted => return Err(refused()),
     }
     let next = crypt::secret(REFRESH_PREFIX);
@@ -159,8 +159,8 @@ async fn end_if_reused(hub: &Hub, hash: &[u8], user: &User, partner: &Partner, f
 /// valid then, also none that the partner's server signed.
 ///
 /// # Errors
-/// `Error::Refused` if the token is not one of a user. `Error::Limited` after too many failures. `Error::Unavailable` if
-/// the database fails; the sign-in may have ended.
+/// `Error::Refused` if the token is not one of a user. `Error::Limited` after too many failures. `Error::Unavailable`
+/// if the database fails; the sign-in may have ended.
 pub async fn end(hub: &Hub, token: &str, everywhere: bool, from: &Origin) -> Result<()> {
     let network = may_try(hub, from, LIMITED)?;
     let now = hub.clock.now();

@@ -1,50 +1,25 @@
 //! Sign-in of a user with its password, within limits: failures are counted for the name and for the caller's address
 //! in this process, and for the user in the database, over all processes.
 
-use std::sync::Arc;
-
 use chrono::{DateTime, Utc};
 
 use crate::crypt;
-use crate::error::{Code, Error, Refusal, Result};
+use crate::error::{Error, Result};
 use crate::flow::sign_in::{may_try, partner_is_active};
 use crate::hub::Hub;
 use crate::model::access::password::wait_after;
 use crate::model::access::principal::Origin;
-use crate::model::access::user::UserCaller;
-use crate::model::partner::{Partner, is_reserved_name};
-use crate::model::text::composed;
+use crate::model::access::user::{UserCaller, blocked};
 use crate::model::user::{User, UserState, username_key};
 use crate::store::audit::AuditEntry;
 use crate::store::user::Credential;
 use crate::store::{self, credential};
 
+use super::partner::partner_of;
+use super::password::{self, credentials_wrong};
 use super::session::{self, UserTokens};
-use super::{access, password};
 
 const LIMITED: &str = "too many failed sign-ins; check username and password, then wait";
-
-/// The partner that people sign up and sign in at: `named` by name or id, else that of the settings, else the only one
-/// whose sign-up is on. None if there is no partner of that name.
-///
-/// # Errors
-/// `partner_required` if none is named and there is not exactly one whose sign-up is on. `Error::Unavailable` if the
-/// database fails.
-pub async fn partner_of(hub: &Hub, named: Option<&str>) -> Result<Option<Arc<Partner>>> {
-    let db = hub.store.api();
-    let Some(name) = named.or(hub.settings.users.sign_up_partner.as_deref()) else {
-        let mut open = store::partner::with_sign_up(db).await?;
-        return match (open.pop(), open.is_empty()) {
-            (Some(only), true) => Ok(Some(Arc::new(only))),
-            _ => Err(Refusal::new(422, "partner_required", "send X-Partner with the name or id of the service").into()),
-        };
-    };
-    let mut found = store::partner::find_by_name(db, &composed(name.to_owned())).await?;
-    if let (None, Ok(id)) = (&found, name.parse()) {
-        found = store::partner::get(db, id).await?;
-    }
-    Ok(found.filter(|partner| !is_reserved_name(&partner.name)).map(Arc::new))
-}
 
 /// Signs a user in with its password.
 ///
@@ -91,7 +66,7 @@ pub async fn sign_in(
     partner_is_active(partner)?;
     match user.state {
         UserState::Active => (),
-        UserState::Blocked => return Err(access::blocked()),
+        UserState::Blocked => return Err(blocked()),
         UserState::Deleted => return Err(credentials_wrong()),
     }
     succeeded(hub, user, credential, password).await?;
@@ -138,11 +113,6 @@ fn check_wait(hub: &Hub, credential: &Credential, now: DateTime<Utc>) -> Result<
 fn limited(hub: &Hub, retry_after_s: u32) -> Error {
     hub.metrics.user_sign_ins.with_label_values(&["limited"]).inc();
     Error::Limited { reason: "sign_in_limited", detail: LIMITED.into(), retry_after_s: retry_after_s.max(1) }
-}
-
-/// The error of a name and password that do not belong together.
-pub fn credentials_wrong() -> Error {
-    Refusal::new(401, "credentials_wrong", "username and password do not belong together").with_code(Code::E002).into()
 }
 
 /// Counts a failed sign-in of a user. From the fifth in a row on the user waits, and the audit log has an entry.

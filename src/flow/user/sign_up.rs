@@ -1,18 +1,17 @@
 //! Sign-up: people make a user for themselves, where a partner allows it.
 
-use crate::error::{Code, Error, Fault, Refusal, Result};
+use crate::error::{Code, Error, Refusal, Result};
 use crate::flow::sign_in::network_of;
 use crate::hub::Hub;
 use crate::limits;
-use crate::model::access::password::weakness;
 use crate::model::access::principal::Origin;
 use crate::model::partner::PartnerStatus;
 use crate::model::user::{User, UserState, username_key};
 use crate::store::{self, credential};
 
 use super::make::new_code;
+use super::partner::partner_of;
 use super::password;
-use super::sign_in::partner_of;
 
 /// What a person signs up with.
 pub struct NewUser {
@@ -24,7 +23,7 @@ pub struct NewUser {
     pub profile_image_url: Option<String>,
 }
 
-/// Makes a user with a password, of the partner that `sign_in::partner_of` finds.
+/// Makes a user with a password, of the partner that `partner_of` finds.
 ///
 /// # Errors
 /// `sign_up_closed`, `username_taken`, `password_weak`, or `partner_required` as `partner_of`; nothing was written.
@@ -37,7 +36,7 @@ pub async fn sign_up(hub: &Hub, partner_named: Option<&str>, new: NewUser, from:
     let partner = partner.ok_or_else(|| {
         Error::from(Refusal::new(403, "sign_up_closed", "this service takes no sign-ups here").with_code(Code::E002))
     })?;
-    check_password(&new.password, &new.username)?;
+    password::check_new(&new.password, &new.username, "/password")?;
     let (shard, partner_id, key) = (partner.shard, partner.partner_id, username_key(&new.username));
     if store::user::is_name_taken(hub.store.api(), shard, partner_id, &key).await? {
         return Err(name_taken());
@@ -87,16 +86,6 @@ pub async fn sign_up(hub: &Hub, partner_named: Option<&str>, new: NewUser, from:
         user.user_code = new_code();
     }
     Err(Error::Busy("the user could not be made; repeat soon"))
-}
-
-/// Checks a new password.
-///
-/// # Errors
-/// `password_weak` if it is easy to guess.
-pub fn check_password(password: &str, username: &str) -> Result<()> {
-    let Some(detail) = weakness(password, username) else { return Ok(()) };
-    let fault = Fault { pointer: "/password".into(), reason: "password_weak", detail: detail.into(), code: Code::E001 };
-    Err(Refusal::from_faults(vec![fault]).into())
 }
 
 fn name_taken() -> Error {

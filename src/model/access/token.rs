@@ -1,8 +1,8 @@
 //! Access tokens: JSON Web Tokens with HMAC-SHA256 and no other algorithm. The algorithm is pinned three times: in the
 //! check of the header, in the library's validation, and in the only implementation that the library gets.
 //!
-//! Three kinds of token are told apart by their key and audience, so that none is accepted in place of another: a
-//! client's and a user's are signed by this hub, and a subscriber token by a partner's server.
+//! There are three kinds of token: a client's and a user's are signed by this hub, a subscriber token by a partner's
+//! server. Keys and audiences differ, so that none is accepted in place of another.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, Once, PoisonError};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::principal::{Actor, Origin};
+use crate::error::{Code, Error, Refusal};
 use crate::id::Tsid;
 use crate::model::partner::Partner;
 use crate::model::user::User;
@@ -83,4 +84,9 @@ pub fn client_name(user_id: Tsid) -> String {
 /// The user that a name of a client stands for. None: it is a client's.
 pub fn user_of_client(client_id: &str) -> Option<Tsid> {
     client_id.strip_prefix("u.")?.parse().ok()
+}
+
+/// The error of a user that is blocked.
+pub fn blocked() -> Error {
+    Refusal::new(403, "user_blocked", "this user is blocked").with_code(Code::E002).into()
 }

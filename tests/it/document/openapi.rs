@@ -90,14 +90,16 @@ async fn document_describes_each_operation() {
             assert!(operation["summary"].is_string() && operation["description"].is_string(), "{at}: no summary");
             assert!(tags.contains(&&operation["tags"][0]), "{at}: no tag of TAGS in src/api/openapi.rs");
             let open = ["/v1/errors", "/v1/auth/", "/v1/receipts/"].iter().any(|open| path.starts_with(open));
-            let signed = ["/v1/", "/notifications", "/metrics", "/about"];
+            let signed = ["/v1/", "/api/v1/users", "/notifications", "/metrics", "/about"];
             let behind_sign_in = signed.iter().any(|signed| path.starts_with(signed)) && !open;
             assert_eq!(operation["security"] == json!([{"bearer": []}]), behind_sign_in, "{at}: security");
             for (status, answer) in operation["responses"].as_object().unwrap() {
                 assert!(answer["headers"]["X-Request-Id"].is_object(), "{at} {status}");
                 let problem = &answer["content"]["application/problem+json"]["schema"]["$ref"];
                 let shown = status.starts_with('2') || (status == "503" && path == "/readyz");
-                assert!(shown || problem == "#/components/schemas/Problem", "{at} {status}: no problem");
+                let name = if path.starts_with("/api/") { "EnvelopedProblem" } else { "Problem" };
+                let wanted = json!(format!("#/components/schemas/{name}"));
+                assert!(shown || *problem == wanted, "{at} {status}: no problem");
             }
         }
     }
@@ -259,7 +261,7 @@ async fn document_lists_error_codes_with_cause_and_remedy() {
         let (reason, code) = (row["reason"].as_str().unwrap(), row["code"].as_str().unwrap());
         assert!(seen.insert((reason, code)), "{row} is there twice");
         let statuses: &[u64] = match code {
-            "E001" => &[400, 404, 405, 408, 413, 414, 415, 422],
+            "E001" => &[400, 404, 405, 408, 409, 413, 414, 415, 422],
             "E002" => &[401, 403],
             "E003" => &[429],
             "E004" => &[409],
@@ -372,14 +374,17 @@ async fn document_passes_schemathesis() {
     std::fs::write(folder.join("openapi.json"), &document.text).unwrap();
     let admin = app.staff(notihub::model::access::role::StaffRole::Admin).await;
     let mut printed = String::new();
-    // Everything as a partner, and what admins do once more as one.
-    for (token, tags) in [(&app.token, None), (&admin, Some("partners"))] {
+    // Everything as a partner, what admins do once more as one, and what users do on behalf of one.
+    let runs =
+        [(&app.token, None, None), (&admin, Some("partners"), None), (&app.token, Some("users"), Some("X-User: u-1"))];
+    for (token, tags, header) in runs {
         // One worker: with two, CPython 3.11 sometimes ends in a SystemError of its own (python/cpython#106905).
         let run = tokio::process::Command::new("schemathesis")
             .arg(format!("--config-file={}/tests/fixtures/schemathesis.toml", root().display()))
             .args(["run", "openapi.json", "--url", &app.uri(""), "--no-color", "--workers=1", "--seed=1"])
             .args(["--header", &format!("Authorization: Bearer {token}")])
             .args(tags.map(|tag| format!("--include-tag={tag}")))
+            .args(header.map(|header| format!("--header={header}")))
             .current_dir(&folder)
             .stdin(Stdio::null())
             .kill_on_drop(true)

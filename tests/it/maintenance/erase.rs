@@ -10,7 +10,7 @@ use notihub::shutdown::Shutdown;
 use notihub::store;
 use serde_json::{Value, json};
 
-use crate::support::app::{App, MASTER_KEY, email, named, sign_in, slack_post};
+use crate::support::app::{Answer, App, MASTER_KEY, email, named, sign_in, slack_post};
 use crate::support::database::{as_hub, as_superuser, store as open};
 use crate::support::process::{Folder, Notihub};
 use crate::support::sql::move_send_records;
@@ -399,6 +399,14 @@ async fn content_sealed_is_resealed_under_a_new_key() {
     let all = dump(&app).await;
     assert!([secret, rotated["secret"].as_str().unwrap(), "CANARY"].iter().all(|secret| !all.contains(secret)));
 
+    // A partner's user key, and the token of a user's device.
+    let actor = Actor::local_admin("test".into());
+    let permit = actor.admin_permit().unwrap();
+    flow::partner::rotate_user_key(&app.hub, permit, app.partner.partner_id, chrono::TimeDelta::zero()).await.unwrap();
+    let device = app.http.post(app.uri("/api/v1/users/me/devices")).bearer_auth(&app.token).header("x-user", "u-1");
+    let device = device.header("content-type", "application/json").body(r#"{"platform": "FCM", "token": "CANARY"}"#);
+    Answer::read(device).await.expect(201);
+
     // Another hub, with a new key before the old one.
     let parts = Parts {
         settings: app.hub.settings.clone(),
@@ -412,8 +420,9 @@ async fn content_sealed_is_resealed_under_a_new_key() {
     let actor = Actor::local_admin("test".into());
     let resealed = reseal::reseal(&new, actor.admin_permit().unwrap()).await.unwrap();
     assert_eq!((resealed.signing_keys, resealed.messages, resealed.endpoints, resealed.unopened), (1, 2, 1, 0));
+    assert_eq!((resealed.user_keys, resealed.devices), (1, 1));
     let again = reseal::reseal(&new, actor.admin_permit().unwrap()).await.unwrap();
-    assert_eq!((again.messages, again.endpoints), (0, 0), "once is enough");
+    assert_eq!((again.messages, again.endpoints, again.user_keys, again.devices), (0, 0, 0, 0), "once is enough");
     let details: Vec<String> = sqlx::query_scalar("select detail::text from messages order by message_id")
         .fetch_all(&app.db().await)
         .await

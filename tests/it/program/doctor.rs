@@ -87,6 +87,14 @@ async fn doctor_opens_one_of_each_sealed_kind() {
     let made = app.ask(&token, "POST", "/v1/webhooks", Some(endpoint)).await.expect(201);
     let rotate = format!("/v1/webhooks/{}/rotate", made.body["endpointId"].as_str().unwrap());
     app.ask(&token, "POST", &rotate, Some(json!({"overlapSeconds": 600}))).await.expect(200);
+    let actor = notihub::model::access::principal::Actor::local_admin("test".into());
+    for _ in 0..2 {
+        let (permit, overlap) = (actor.admin_permit().unwrap(), chrono::TimeDelta::hours(1));
+        flow::partner::rotate_user_key(&app.hub, permit, app.partner.partner_id, overlap).await.unwrap();
+    }
+    let device = app.http.post(app.uri("/api/v1/users/me/devices")).bearer_auth(&app.token).header("x-user", "u-1");
+    let device = device.header("content-type", "application/json").body(r#"{"platform": "FCM", "token": "secret"}"#);
+    crate::support::app::Answer::read(device).await.expect(201);
     let now = app.hub.clock.now();
     let kinds = async |keys: &[[u8; 32]]| {
         let keyring = flow::sealed::keyring(&app.hub.store, keys).await.unwrap();

@@ -12,6 +12,7 @@ use notihub::model::inbox::{INBOX_FILTERS, ITEM_CHANGES, InboxFilter};
 use notihub::model::lane::{Lane, PRIORITIES, Priority};
 use notihub::model::receipt::{RECEIPT_OUTCOMES, ReceiptOutcome};
 use notihub::model::redrive::{REDRIVE_KINDS, REDRIVE_STATUSES, RedriveKind, RedriveStatus};
+use notihub::model::user::{USER_STATES, UserState};
 use sqlx::{Connection as _, PgConnection};
 
 use crate::laws::{files, read, within};
@@ -125,6 +126,7 @@ async fn sql_lane_numbers_and_words_are_the_models() {
         ("endpoint_status", ENDPOINT_STATUSES.map(EndpointStatus::as_str).to_vec()),
         ("redrive_kind", REDRIVE_KINDS.map(RedriveKind::as_str).to_vec()),
         ("redrive_status", REDRIVE_STATUSES.map(RedriveStatus::as_str).to_vec()),
+        ("user_state", USER_STATES.map(UserState::as_str).to_vec()),
         ("key_role", ROLES.map(Role::as_str).to_vec()),
     ] {
         assert_eq!(labels[name], words, "the type {name}");
