@@ -88,6 +88,9 @@ pub enum ItemChange {
     Snooze(DateTime<Utc>),
 }
 
+/// The words of all changes.
+pub const ITEM_CHANGES: [&str; 5] = ["READ", "UNREAD", "ARCHIVE", "UNARCHIVE", "SNOOZE"];
+
 impl ItemChange {
     /// The word that the statement decides by.
     pub fn as_str(self) -> &'static str {

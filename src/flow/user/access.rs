@@ -83,10 +83,10 @@ async fn by_subscriber_token(
     if !is_external_id(&claims.sub) {
         return Err(unauthenticated("the token's sub is not 1 to 128 printable characters"));
     }
+    let until = DateTime::from_timestamp(claims.expires_at(), 0);
     let issued_at = claims.issued_at();
     let user = external(hub, &door.partner, &claims.sub, issued_at).await?;
     check(&door.partner, &user, issued_at)?;
-    let until = DateTime::from_timestamp(claims.expires_at(), 0);
     let profile = TokenProfile {
         nickname: claims.nickname.filter(|name| is_line(name, user::NICKNAME_CHARS)),
         profile_image_url: claims.picture.filter(|url| is_image_url(url)),

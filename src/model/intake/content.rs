@@ -14,6 +14,16 @@ use crate::model::message::Content;
 use crate::model::mrkdwn;
 use crate::model::text::is_blank;
 
+/// A word of `SEVERITIES`.
+struct Severity(&'static str);
+
+impl std::str::FromStr for Severity {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Severity, ()> {
+        SEVERITIES.into_iter().find(|word| *word == text).map(Severity).ok_or(())
+    }
+}
+
 impl Reader<'_> {
     /// Reads the content of an entry of `channels` or of a fallback.
     pub fn content(self, channel: Channel, fields: &mut Fields<'_>, shared: &Shared) -> Option<Content> {
@@ -91,7 +101,8 @@ impl Reader<'_> {
         content.category = fields.text("category");
         if let Some(word) = fields.text("severity") {
             let pointer = fields.pointer_to("severity");
-            content.severity = json::one_of(&word, &pointer, &SEVERITIES, self.faults, Code::E001);
+            let severity: Option<Severity> = json::one_of(&word, &pointer, &SEVERITIES, self.faults, Code::E001);
+            content.severity = severity.map(|severity| severity.0.to_owned());
         }
     }
 

@@ -217,8 +217,10 @@ async fn inapp_stands_by_and_is_stood_by() {
     assert_eq!(app.inbox("u-1", "").await, ["b"]);
     assert_eq!(app.message(&id).await["deliveries"][1]["status"], "DELIVERED");
 
-    sqlx::query("update users set state = 'DELETED' where external_id = 'u-1'").execute(&app.db().await).await.unwrap();
-    let to_mail = json!({"channel": "INAPP", "to": "u-1", "body": "b",
+    let user = app.get("/v1/users/u-1").await.expect(200).body["userId"].clone();
+    let erased = app.ask(&app.fresh_token().await, "DELETE", "/v1/users/u-1", None).await;
+    assert!(erased.status < 300, "{}", erased.text);
+    let to_mail = json!({"channel": "INAPP", "to": user, "body": "b",
         "fallback": [{"channel": "EMAIL", "to": "kim@example.com", "subject": "s", "body": "b"}]});
     let id = app.post("/v1/messages", json!({"type": "T", "channels": [to_mail]})).await.expect(202).id();
     app.settle_all().await;

@@ -8,6 +8,7 @@ use notihub::model::channel::{CHANNELS, Channel};
 use notihub::model::delivery::{STATUSES, Status};
 use notihub::model::endpoint::{ENDPOINT_STATUSES, EndpointStatus};
 use notihub::model::event::{EVENT_KINDS, EventKind};
+use notihub::model::inbox::{INBOX_FILTERS, ITEM_CHANGES, InboxFilter};
 use notihub::model::lane::{Lane, PRIORITIES, Priority};
 use notihub::model::receipt::{RECEIPT_OUTCOMES, ReceiptOutcome};
 use notihub::model::redrive::{REDRIVE_KINDS, REDRIVE_STATUSES, RedriveKind, RedriveStatus};
@@ -136,6 +137,8 @@ async fn sql_lane_numbers_and_words_are_the_models() {
         .map(String::as_str)
         .chain(PRIORITIES.map(Priority::as_str))
         .chain(CHANNELS.map(Channel::as_str))
+        .chain(INBOX_FILTERS.map(InboxFilter::as_str))
+        .chain(ITEM_CHANGES)
         .collect();
     let events = EVENT_KINDS.map(EventKind::as_str);
     let reasons: BTreeSet<&str> = DELIVERY_REASONS.iter().map(|reason| reason.0).collect();
