@@ -15,6 +15,7 @@ use crate::flow::user::sign_in::check_password;
 use crate::http::answer::{Answer, Time};
 use crate::http::caller::User;
 use crate::http::page::Page;
+use crate::http::problem::EnvelopedProblem;
 use crate::http::query::Query;
 use crate::http::request::{JsonBody, PathId};
 use crate::http::words::words;
@@ -505,8 +506,10 @@ pub async fn get(State(hub): State<Hub>, User(caller): User, query: Query, PathI
 #[utoipa::path(post, path = "/api/v1/users/{userId}/block", operation_id = "blockUser", tag = "users",
     security(("bearer" = [])), params(("userId" = String, Path, description = "the user's id")),
     responses((status = 204, description = "The user is blocked."),
-        (status = 409, description = "too many users are blocked", body = crate::http::problem::EnvelopedProblem),
-        (status = 422, description = "the user itself", body = crate::http::problem::EnvelopedProblem)))]
+        (status = 409, description = "too many users are blocked", body = EnvelopedProblem,
+            content_type = "application/problem+json"),
+        (status = 422, description = "the user itself", body = EnvelopedProblem,
+            content_type = "application/problem+json")))]
 /// Block a user
 ///
 /// The blocked user sees this one as OFFLINE. Again is the same.

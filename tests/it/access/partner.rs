@@ -60,7 +60,7 @@ async fn partner_created_by_an_admin_is_audited() {
     let secret = made.body["clientSecret"].as_str().unwrap().to_owned();
     let defaults = json!({"code": "0000", "partnerId": id, "name": "orders", "status": "ACTIVE", "rateLimitTps": 1000,
         "lookupDays": 1, "retentionDays": 7, "timeZone": "Asia/Seoul", "region": "KR", "channels": null,
-        "capabilities": ["schedule", "cancel"], "encryptContent": false});
+        "capabilities": ["schedule", "cancel"], "encryptContent": false, "signUp": false});
     let found = app.ask(&admin, "GET", &path, None).await.expect(200);
     assert_eq!(found.body, defaults, "and no secret");
     app.ask(&admin, "GET", made.header("location"), None).await.expect(200);

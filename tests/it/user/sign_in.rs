@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use notihub::crypt::keyed_hash;
 use notihub::model::access::principal::Origin;
@@ -228,7 +229,7 @@ async fn sign_out_everywhere_holds_in_every_process() {
     app.advance(11);
     assert!(!there(&deaf, &other).await && !there(&deaf, &access).await);
 
-    // A block ends what is signed in, and what the partner's server signed before.
+    // A block ends what is signed in, and what the partner's server signed before, in the same second too.
     app.ask(&app.token, "PUT", "/v1/users/u-1", Some(json!({"nickname": "U"}))).await.expect(200);
     let subscribed = subscriber(&app, partner_id, &key, "u-1");
     let made = app.ask(&app.token, "POST", "/v1/users/u-1/token", None).await.expect(200).body["accessToken"].clone();
@@ -236,6 +237,7 @@ async fn sign_out_everywhere_holds_in_every_process() {
     me(&app, &subscribed).await.expect(200);
     me(&app, made).await.expect(200);
     let block = |state: &str| Some(json!({"state": state}));
+    app.hub.clock.advance(TimeDelta::milliseconds(500));
     app.ask(&app.token, "PUT", "/v1/users/u-1", block("BLOCKED")).await.expect(200);
     me(&app, &subscribed).await.refused(403, "user_blocked");
     me(&app, made).await.refused(403, "user_blocked");
