@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use crate::support::app::{Answer, App, named};
 use crate::support::vendor::Vendor;
 
-/// Bodies of users. They are asked within a user's own limit of requests, so `user` and `inbox` try them field by field.
+/// Bodies of users. They are asked within a user's own limit of requests, so `user` and `inbox` try them field by
+/// field.
 const OF_USERS: [&str; 15] = [
     "BackgroundImage",
     "InboxRead",
@@ -180,8 +181,8 @@ async fn places(app: &App, document: &Value) -> Vec<Place> {
     };
     let dry = || "/v1/messages?dryRun=true".to_owned();
     // Each kind of address twice, so that one may be missing.
-    let people = json!([{"email": "kim@example.com", "phone": "010-1234-5678"},
-        {"email": "lee@example.com", "phone": "010-1111-2222"}]);
+    let people = json!([{"id": "u-1", "email": "kim@example.com", "phone": "010-1234-5678"},
+        {"id": "u-2", "email": "lee@example.com", "phone": "010-1111-2222"}]);
     let message =
         |entry: Value| json!({"type": "A", "title": "t", "body": "b", "recipients": people, "channels": [entry]});
     let mail = || json!({"channel": "EMAIL", "to": "kim@example.com", "subject": "s"});

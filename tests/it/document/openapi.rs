@@ -90,7 +90,7 @@ async fn document_describes_each_operation() {
             assert!(operation["summary"].is_string() && operation["description"].is_string(), "{at}: no summary");
             assert!(tags.contains(&&operation["tags"][0]), "{at}: no tag of TAGS in src/api/openapi.rs");
             let open = ["/v1/errors", "/v1/auth/", "/v1/receipts/"].iter().any(|open| path.starts_with(open));
-            let signed = ["/v1/", "/api/v1/users", "/notifications", "/metrics", "/about"];
+            let signed = ["/v1/", "/api/v1/users", "/api/v1/sse", "/notifications", "/metrics", "/about"];
             let behind_sign_in = signed.iter().any(|signed| path.starts_with(signed)) && !open;
             assert_eq!(operation["security"] == json!([{"bearer": []}]), behind_sign_in, "{at}: security");
             for (status, answer) in operation["responses"].as_object().unwrap() {
