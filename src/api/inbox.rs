@@ -154,7 +154,7 @@ pub struct CountsFound {
 pub struct InboxParams {
     /// Which items. ALL, the default: those that are neither archived, nor snoozed, nor expired; UNREAD: of these the
     /// unread ones.
-    #[param(value_type = Option<InboxFilterWord>)]
+    #[param(value_type = Option<InboxFilterWord>, inline)]
     filter: Option<String>,
     /// Only items whose message has this type.
     #[param(rename = "type")]

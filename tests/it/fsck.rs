@@ -21,7 +21,7 @@ use crate::support::sql::move_send_records;
 use crate::support::wait::until;
 
 /// The tables that a test breaks; each is saved as `kept.t{n}` and restored.
-const BOOKS: [&str; 17] = [
+const BOOKS: [&str; 20] = [
     "messages",
     "deliveries",
     "attempts",
@@ -35,6 +35,9 @@ const BOOKS: [&str; 17] = [
     "provider_states",
     "provider_holds",
     "users",
+    "user_heads",
+    "inbox_items",
+    "stream_events",
     "credentials",
     "devices",
     "user_blocks",
@@ -287,6 +290,23 @@ async fn fsck_broken_books_names_the_invariant() {
             "update stat_deltas set total = total + 1".into(),
             "EMAIL: counted 4, success 1, failed 1; there are 2, success 1, failed 1".into(),
         ),
+        (
+            "inbox",
+            format!(
+                "insert into inbox_items (shard, user_id, message_id, no, content, seq, arrived_at) \
+                 select shard, 7, 5, 1, 0, 1, created_at {of_test}"
+            ),
+            format!("{}-1 in the inbox of user 7 without a delivery", Tsid(5)),
+        ),
+        (
+            "heads",
+            format!(
+                "insert into user_heads (shard, user_id, seq) select shard, 7, 1 {of_test}; \
+                 insert into stream_events (shard, stream_id, seq, event_id, event) \
+                 select shard, 7, 2, 1, 'INBOX_SEEN' {of_test}"
+            ),
+            "has its head at 1, its last event at 2".into(),
+        ),
         ("users", format!("{user} shard + 1, 'ACTIVE' {of_test}"), format!("{}-0 user on shard ", Tsid(7))),
         ("users", format!("{user} shard, 'DELETED' {of_test}"), format!("{}-0 deleted user with a profile", Tsid(7))),
         (
@@ -522,7 +542,7 @@ async fn fsck_check_from_a_position_covers_the_rest() {
     while part.step().await.unwrap().is_some() {}
     let checked = part.finish().await.unwrap();
     let skipped: Vec<&str> = checked.iter().filter(|c| c.skipped).map(|c| c.invariant).collect();
-    assert_eq!(skipped, ["turn", "moving", "stats", "users"]);
+    assert_eq!(skipped, ["turn", "moving", "stats", "inbox", "heads", "users"]);
     let events = checked.into_iter().find(|c| c.invariant == "events").unwrap().violations;
     assert_eq!(events.rows, 100, "50 messages from the middle on, and their webhooks");
     assert!(events.findings.iter().all(|finding| finding.message_id >= middle));
@@ -805,7 +825,8 @@ async fn fsck_statements_under_any_statistics_are_bounded_by_their_slice() {
                 "unapplied" => (format!("'{now}'"), true),
                 "turn" => (format!("'{{{shard}}}', '{{2}}', '{{{now}}}'"), true),
                 "moving" => (format!("'{now}', {types}, '{{}}', '{{EMAIL}}', '{{smtp}}'"), true),
-                "nets" | "relayed" | "oldest_pending" => (String::new(), true),
+                "nets" | "relayed" | "oldest_pending" | "inbox" => (String::new(), true),
+                "heads" => (format!("'{now}', 0, 'ITEM_MOVED'"), true),
                 _ => (slice.clone(), false),
             };
             let text = std::fs::read_to_string(&path).unwrap();

@@ -149,7 +149,7 @@ static NAVER_TALK: Form = Form {
 
 static IN_APP: Form = Form {
     name: "NewInApp",
-    description: "An item in a user's inbox: see the document *Inbox*.",
+    description: "An item in a user's inbox. Limit of the body: 65,536 bytes of UTF-8.",
     kind: Kind::Object(&[
         Field::required("channel", Kind::Words(|| words_of(&IN_APP)), ""),
         Field::optional(

@@ -16,9 +16,12 @@ use serde_json::{Value, json};
 use crate::support::app::{Answer, App, named};
 use crate::support::vendor::Vendor;
 
-/// Bodies of users. They are asked within a user's own limit of requests, so `user` tries them field by field.
-const OF_USERS: [&str; 12] = [
+/// Bodies of users. They are asked within a user's own limit of requests, so `user` and `inbox` try them field by
+/// field.
+const OF_USERS: [&str; 15] = [
     "BackgroundImage",
+    "InboxRead",
+    "InboxSeen",
     "Login",
     "Logout",
     "NewDevice",
@@ -28,6 +31,7 @@ const OF_USERS: [&str; 12] = [
     "ProfileChange",
     "ProfileImage",
     "SignUp",
+    "Snooze",
     "UserRefresh",
     "Withdrawal",
 ];
@@ -177,8 +181,8 @@ async fn places(app: &App, document: &Value) -> Vec<Place> {
     };
     let dry = || "/v1/messages?dryRun=true".to_owned();
     // Each kind of address twice, so that one may be missing.
-    let people = json!([{"email": "kim@example.com", "phone": "010-1234-5678"},
-        {"email": "lee@example.com", "phone": "010-1111-2222"}]);
+    let people = json!([{"id": "u-1", "email": "kim@example.com", "phone": "010-1234-5678"},
+        {"id": "u-2", "email": "lee@example.com", "phone": "010-1111-2222"}]);
     let message =
         |entry: Value| json!({"type": "A", "title": "t", "body": "b", "recipients": people, "channels": [entry]});
     let mail = || json!({"channel": "EMAIL", "to": "kim@example.com", "subject": "s"});
@@ -337,6 +341,11 @@ fn values(app: &App, document: &Value, place: &Place, name: &str) -> (Vec<Value>
         ("url", _) => {
             Some((vec![json!("https://example.com/other")], vec![json!(""), json!("x".repeat(2049)), json!("ftp://x")]))
         }
+        ("actionUrl" | "imageUrl", _) => {
+            let most = format!("https://example.com/{}", "x".repeat(limits::LINK_CHARS - 20));
+            let more = format!("{most}x");
+            Some((vec![json!("https://example.com/1"), json!(most)], vec![json!(""), json!(more), json!("ftp://x/")]))
+        }
         ("headers", _) => {
             let most = "v".repeat(limits::ENDPOINT_HEADER_VALUE_BYTES);
             let more = format!("{most}v");
@@ -387,7 +396,10 @@ fn values(app: &App, document: &Value, place: &Place, name: &str) -> (Vec<Value>
 
 /// The content fields that a fallback of this channel does not have, though the form of fallbacks has them for others.
 fn is_other_channels(document: &Value, place: &Place, name: &str) -> bool {
-    let content = matches!(name, "subject" | "html" | "blocks" | "templateCode");
+    let content = matches!(
+        name,
+        "subject" | "html" | "blocks" | "templateCode" | "actionUrl" | "imageUrl" | "category" | "severity"
+    );
     let own = |channel| document["components"]["schemas"][schema_of(document, channel)]["properties"][name].is_object();
     place.schema == "NewFallback" && content && !place.channel.is_some_and(own)
 }
