@@ -101,7 +101,11 @@ fn field_schema(field: &Field, examples: Vec<Value>) -> RefOr<Schema> {
             .max_length(field.max_length)
             .examples(field.examples.iter().copied())
             .into(),
-        Kind::Words(words) => plain(Type::String).enum_values(Some(words())).into(),
+        Kind::Words(words) => {
+            // An optional field may be null.
+            let null = (!field.is_required).then_some(Value::Null);
+            plain(Type::String).enum_values(Some(words().into_iter().map(Value::from).chain(null))).into()
+        }
         Kind::Int32(least, most) => integer(plain(Type::Integer), KnownFormat::Int32, least, most),
         Kind::Int64(least, most) => integer(plain(Type::Integer), KnownFormat::Int64, least, most),
         Kind::Flag => plain(Type::Boolean).into(),

@@ -393,13 +393,10 @@ pub async fn withdraw(
 /// Reads the address of an image from `imageUrl` or the field `name`.
 fn read_image(form: &'static Form, name: &str, body: &[u8]) -> Result<Option<String>, Refusal> {
     read_form(form, body, |fields, faults| {
-        if fields.is_null("imageUrl") || fields.is_null(name) {
-            fields.take("imageUrl");
-            fields.take(name);
-            return None;
-        }
-        let url = check_image_url(fields, "imageUrl", faults).or_else(|| check_image_url(fields, name, faults));
-        if url.is_none() && faults.is_empty() {
+        let is_null = fields.is_null("imageUrl") || fields.is_null(name);
+        let urls = ["imageUrl", name].map(|name| check_image_url(fields, name, faults));
+        let url = urls.into_iter().flatten().next();
+        if url.is_none() && !is_null && faults.is_empty() {
             faults.add("/imageUrl", "required", "is required");
         }
         url

@@ -152,12 +152,14 @@ impl FromRequestParts<Hub> for PartnerName {
     }
 }
 
-/// A header's value: UTF-8 without control characters, given once. None if it is not given. `what`: what to send.
+/// A header's value: UTF-8 without control characters, given once. None if it is empty or not given. `what`: what to
+/// send.
 fn header_text(headers: &HeaderMap, name: &'static str, what: &str) -> Result<Option<String>> {
     let mut given = headers.get_all(name).iter();
     let Some(value) = given.next() else { return Ok(None) };
     match (std::str::from_utf8(value.as_bytes()), given.next()) {
-        (Ok(text), None) if !text.is_empty() && !text.chars().any(char::is_control) => Ok(Some(text.to_owned())),
+        (Ok(""), None) => Ok(None),
+        (Ok(text), None) if !text.chars().any(char::is_control) => Ok(Some(text.to_owned())),
         _ => Err(Refusal::new(400, "header_unreadable", format!("send {name} once, with {what}")).into()),
     }
 }
