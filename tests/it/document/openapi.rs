@@ -374,7 +374,8 @@ async fn document_passes_schemathesis() {
     std::fs::write(folder.join("openapi.json"), &document.text).unwrap();
     let admin = app.staff(notihub::model::access::role::StaffRole::Admin).await;
     let mut printed = String::new();
-    // Everything as a partner, what admins do once more as one, and what users do on behalf of one (a partner alone is refused there).
+    // Everything as a partner, what admins do once more as one, and what users do on behalf of one: a partner alone is
+    // refused there.
     let runs =
         [(&app.token, None, None), (&admin, Some("partners"), None), (&app.token, Some("users"), Some("X-User: u-1"))];
     for (token, tags, header) in runs {
