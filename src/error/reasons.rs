@@ -46,7 +46,7 @@ pub const REASONS: &[Reason] = &[
         "header_unreadable",
         Code::E001,
         400,
-        "X-User or X-Partner is given twice, or not UTF-8",
+        "X-User or X-Partner is given twice",
         "send the header once, with what detail names",
     ),
     why(

@@ -147,20 +147,19 @@ impl FromRequestParts<Hub> for PartnerName {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _hub: &Hub) -> Result<PartnerName, Problem> {
-        let name = header_text(&parts.headers, "x-partner", "the name or id of the service")?;
-        Ok(PartnerName(name))
+        let name = header_value(&parts.headers, "x-partner", "the name or id of the service")?;
+        // No partner has a name that is not UTF-8.
+        Ok(PartnerName(name.map(|name| String::from_utf8_lossy(name).into_owned())))
     }
 }
 
-/// A header's value: UTF-8 without control characters, given once. None if it is empty or not given. `what`: what to
-/// send.
-fn header_text(headers: &HeaderMap, name: &'static str, what: &str) -> Result<Option<String>> {
+/// A header's value, given once. None if it is empty or not given. `what`: what to send.
+fn header_value<'h>(headers: &'h HeaderMap, name: &'static str, what: &str) -> Result<Option<&'h [u8]>> {
     let mut given = headers.get_all(name).iter();
     let Some(value) = given.next() else { return Ok(None) };
-    match (std::str::from_utf8(value.as_bytes()), given.next()) {
-        (Ok(""), None) => Ok(None),
-        (Ok(text), None) if !text.chars().any(char::is_control) => Ok(Some(text.to_owned())),
-        _ => Err(Refusal::new(400, "header_unreadable", format!("send {name} once, with {what}")).into()),
+    match given.next() {
+        None => Ok(Some(value.as_bytes()).filter(|value| !value.is_empty())),
+        Some(_) => Err(Refusal::new(400, "header_unreadable", format!("send {name} once, with {what}")).into()),
     }
 }
 
@@ -189,7 +188,9 @@ impl FromRequestParts<Hub> for User {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, hub: &Hub) -> Result<User, Problem> {
-        if let Some(name) = header_text(&parts.headers, ON_BEHALF, "your own id of the user, or its userId")? {
+        if let Some(name) = header_value(&parts.headers, ON_BEHALF, "your own id of the user, or its userId")? {
+            // No user has a name that is not UTF-8.
+            let name = String::from_utf8(name.to_vec()).map_err(|_| Error::NotFound)?;
             let Authenticated(actor) = Authenticated::from_request_parts(parts, hub).await?;
             let partner = match &actor.principal {
                 Principal::Partner(partner) => partner.clone(),
