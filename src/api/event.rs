@@ -112,3 +112,14 @@ pub struct WebhookContent {
     #[schema(required = false)]
     body: Option<String>,
 }
+
+/// An event of a stream, as clients of Server-Sent Events receive it.
+#[derive(ToSchema)]
+pub struct ServerSentEvent {
+    /// The event's name.
+    event: String,
+    /// The position after it, for `Last-Event-ID`.
+    id: String,
+    /// The event as JSON: the body of the webhook that reports it (WebhookEvent).
+    data: String,
+}

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
-use super::event::WebhookEvent;
+use super::event::ServerSentEvent;
 use super::shape::message_id;
 use crate::flow;
 use crate::http::answer::Answer;
@@ -24,7 +24,7 @@ use crate::model::event::{EventPayload, EventSubject};
     params(("id" = String, Path, description = "the messageId"),
         ("Last-Event-ID" = Option<String>, Header, description = "the `id` of the last event that the client has")),
     responses((status = 200, description = "Server-Sent Events: each event has the name and the body of the webhook \
-        that reports it, and the `id` `{no}-{seq}`", content((WebhookEvent = "text/event-stream")))))]
+        that reports it, and the `id` `{no}-{seq}`", content((ServerSentEvent = "text/event-stream")))))]
 /// A message's events, live
 ///
 /// The events of a message so far, and then each as it happens, until `message.completed`. With `Last-Event-ID` those

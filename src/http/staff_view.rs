@@ -14,7 +14,7 @@ use crate::store;
 
 /// The GET routes that show staff the content or recipients of partners' messages, or the audit log. Each view is
 /// recorded in the audit log.
-pub const AUDITED_ROUTES: [&str; 14] = [
+pub const AUDITED_ROUTES: [&str; 15] = [
     "/notifications",
     "/notifications/{id}",
     "/v1/audit",
@@ -23,6 +23,7 @@ pub const AUDITED_ROUTES: [&str; 14] = [
     "/v1/intake/refused",
     "/v1/messages",
     "/v1/messages/{id}",
+    "/v1/messages/{id}/events",
     "/v1/messages/{id}/timeline",
     "/v1/partners/{id}/audit",
     "/v1/webhooks",

@@ -186,23 +186,23 @@ async fn read(all: &Readers, n: usize, opened: tokio::sync::oneshot::Sender<()>)
             return Ok(());
         }
         // Lines that are none of these are the answer's head, sizes of chunks, comments.
-        match line.trim_end().split_once(": ") {
-            Some(("event", name)) => event = name.to_owned(),
-            Some(("id", value)) => id = Some(value.to_owned()),
-            Some(("data", data)) => {
-                let position = id.take();
-                if let Some(position) = &position {
-                    *locked(&reader.last_id) = Some(position.clone());
-                }
-                if let Some(opened) = opened.take() {
-                    // Fails only where nobody waits for it.
-                    let _heard = opened.send(());
-                }
-                if let Some(position) = position.filter(|_| event == "item") {
-                    all.note(reader, position, data);
-                }
+        let text = line.trim_end();
+        if let Some(name) = text.strip_prefix("event: ") {
+            event = name.to_owned();
+        } else if let Some(value) = text.strip_prefix("id: ") {
+            id = Some(value.to_owned());
+        } else if let Some(data) = text.strip_prefix("data: ") {
+            let position = id.take();
+            if let Some(position) = &position {
+                *locked(&reader.last_id) = Some(position.clone());
             }
-            _ => (),
+            if let Some(opened) = opened.take() {
+                // Fails only if the process is ending.
+                let _heard = opened.send(());
+            }
+            if let Some(position) = position.filter(|_| event == "item") {
+                all.note(reader, position, data);
+            }
         }
     }
 }

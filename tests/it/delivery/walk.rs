@@ -879,7 +879,7 @@ impl Twin {
 fn walks(on_unknown: OnUnknown) -> Seen {
     let mut config = Config { failure_persistence: None, max_shrink_iters: 100, ..Config::default() };
     if std::env::var_os("PROPTEST_CASES").is_none() {
-        config.cases = 10;
+        config.cases = 16;
     }
     if config.rng_seed == RngSeed::Random {
         config.rng_seed = RngSeed::Fixed(3);

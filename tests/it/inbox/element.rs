@@ -63,9 +63,9 @@ impl Browser {
 const BADGE: &str = "inbox.querySelector('.badge').hidden ? 0 : Number(inbox.querySelector('.badge').textContent)";
 const TITLES: &str = "[...inbox.querySelectorAll('.title')].map((title) => title.textContent)";
 
-/// In a browser, on a page of another origin, with a token that the partner's server signed: an item appears in two tabs
-/// at two processes, whose counts agree; of a process that is killed nothing is lost and nothing comes twice; and texts
-/// stay texts.
+/// In a browser, on a page of another origin, with a token that the partner's server signed: an item appears in two
+/// tabs at two processes, whose counts agree; of a process that is killed nothing is lost and nothing comes twice; and
+/// texts stay texts.
 #[tokio::test]
 async fn element_shows_an_inbox_live_at_two_processes() {
     let Some(library) = node_library().filter(|_| is_there("chromium")) else { return };
@@ -83,9 +83,8 @@ async fn element_shows_an_inbox_live_at_two_processes() {
     let sign = json!({"sign": {"claims": {}, "options": options, "key": key["userKey"]}});
     let token = browser.ask(sign).await.as_str().unwrap().to_owned();
     for address in at {
-        let page = format!(
-            "<!doctype html><script src=http://{address}/inbox.js></script><notihub-inbox token={token}></notihub-inbox>"
-        );
+        let element = format!("<notihub-inbox token={token}></notihub-inbox>");
+        let page = format!("<!doctype html><script src=http://{address}/inbox.js></script>{element}");
         browser.ask(json!({"open": page})).await;
     }
     let send = async |at, title: &str| {
