@@ -21,9 +21,12 @@ pub struct MessageNews {
 #[derive(Default)]
 pub struct Watches(Mutex<Watched>);
 
+/// Watches of one message, by their ids.
+type Watchers = Vec<(u64, mpsc::Sender<MessageNews>)>;
+
 #[derive(Default)]
 struct Watched {
-    messages: HashMap<(i16, Tsid), Vec<(u64, mpsc::Sender<MessageNews>)>>,
+    messages: HashMap<(i16, Tsid), Watchers>,
     next: u64,
 }
 

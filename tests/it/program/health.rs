@@ -45,7 +45,7 @@ async fn health_routes_tell_alive_ready_counts_and_version() {
 
     let about = app.get("/about").await.expect(200).body;
     assert_eq!((&about["name"], &about["version"]), (&json!("notihub"), &json!(env!("CARGO_PKG_VERSION"))));
-    assert_eq!((&about["migrationsMissing"], &about["channels"]), (&json!(0), &json!(["EMAIL", "SLACK"])));
+    assert_eq!((&about["migrationsMissing"], &about["channels"]), (&json!(0), &json!(["EMAIL", "SLACK", "INAPP"])));
     let mut settings: Vec<&String> = about["database"].as_object().unwrap().keys().collect();
     settings.sort();
     assert_eq!(settings, ["fsync", "full_page_writes", "server_version", "synchronous_commit"]);

@@ -52,6 +52,7 @@ async fn profile_is_changed_by_its_user_and_seen_by_others() {
     for private in ["email", "phone", "userCode", "timeZone", "locale", "createdAt"] {
         assert!(seen.get(private).is_none(), "{private}: {seen}");
     }
+    connect_all(&app).await;
     for status in ["ONLINE", "AWAY", "BUSY", "OFFLINE"] {
         assert_eq!(
             put("/api/v1/users/status", json!({"status": status})).await.expect(200).body["data"]["status"],
@@ -76,6 +77,15 @@ async fn profile_is_changed_by_its_user_and_seen_by_others() {
     app.done().await;
 }
 
+/// Every user has a connection at another process, for an hour.
+async fn connect_all(app: &App) {
+    let connect = "with process as (insert into live_processes (process_id, seen_at) \
+        values (1, $1 + interval '1 hour')) \
+        insert into connections (connection_id, shard, user_id, process_id, kind, opened_at) \
+        select row_number() over (), shard, user_id, 1, 1, $1 from users";
+    sqlx::query(connect).bind(app.hub.clock.now()).execute(&app.db().await).await.unwrap();
+}
+
 /// S4-17: a user blocks another and unblocks it; the blocked one sees it as OFFLINE. Codes of users differ.
 #[tokio::test]
 async fn blocked_user_sees_the_other_offline() {
@@ -84,6 +94,7 @@ async fn blocked_user_sees_the_other_offline() {
         on_behalf(&app, name, "GET", "/api/v1/users/me", None).await.expect(200).body["data"].clone()
     };
     let (one, two) = (id("u-1").await, id("u-2").await);
+    connect_all(&app).await;
     assert_ne!(one["userCode"], two["userCode"]);
     let path = |user: &Value, rest: &str| format!("/api/v1/users/{}{rest}", user["id"].as_str().unwrap());
     on_behalf(&app, "u-1", "PUT", "/api/v1/users/status", Some(json!({"status": "ONLINE"}))).await.expect(200);
