@@ -51,9 +51,9 @@ impl Browser {
     /// Waits until an expression about the element of a tab, `inbox`, has this value.
     async fn shows(&mut self, tab: usize, expression: &str, wanted: Value) {
         let run = format!("const inbox = document.querySelector('notihub-inbox').shadowRoot; return {expression};");
-        let browser = std::cell::RefCell::new(self);
+        let browser = tokio::sync::Mutex::new(self);
         wait_for(&format!("tab {tab}: {expression} is {wanted}"), async || {
-            let shown = browser.borrow_mut().ask(json!({"tab": tab, "run": run})).await;
+            let shown = browser.lock().await.ask(json!({"tab": tab, "run": run})).await;
             (shown == wanted).then_some(())
         })
         .await;

@@ -104,13 +104,10 @@ impl Live {
     }
 
     /// The next event, which has this name.
-    #[track_caller]
-    fn expect(&mut self, name: &'static str) -> impl Future<Output = Event> {
-        async move {
-            let event = self.next().await.expect("an event");
-            assert_eq!(event.name, name, "{event:?}");
-            event
-        }
+    async fn expect(&mut self, name: &'static str) -> Event {
+        let event = self.next().await.expect("an event");
+        assert_eq!(event.name, name, "{event:?}");
+        event
     }
 
     /// The next item's body, and the `unread` that follows it.
