@@ -144,7 +144,7 @@ async fn lost_hint_is_healed_by_the_sweep() {
     app.done().await;
 }
 
-/// A client that cannot be given what it missed is told to begin anew: another epoch, events that are gone, too many.
+/// A client whose missed events cannot be replayed gets a reset: another epoch, events that are gone, or too many.
 #[tokio::test]
 async fn resume_that_cannot_be_whole_is_a_reset() {
     let app = App::new().await;

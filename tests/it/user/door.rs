@@ -145,7 +145,7 @@ async fn token_of_one_kind_is_not_taken_for_another() {
 }
 
 /// A user key is replaced with an overlap, in which both are valid, or at once; a process that remembered the former
-/// one is told.
+/// one learns of it by a notification.
 #[tokio::test]
 async fn user_key_rotated_stays_valid_for_its_overlap() {
     let app = App::new().await;
