@@ -298,9 +298,9 @@ pub const LINGER_IDLE: Duration = Duration::from_secs(5);
 pub const LINGER_STOPPING: Duration = Duration::from_secs(1);
 /// Connections of one server that carry requests; more wait to be accepted.
 pub const CONNECTIONS: usize = 8_192;
-/// Connections of one server that carry a stream, besides those; a further stream is refused. As many as the others,
-/// because each costs the same: a socket, a task and its buffers.
-pub const STREAMS: usize = 8_192;
+/// Connections of one server that carry a stream, besides those, unless `--live-connections` says otherwise; a further
+/// stream is refused.
+pub const STREAMS: u32 = 20_000;
 /// News of a stream that wait for one connection; a connection that takes less is ended, and its client resumes.
 pub const STREAM_NEWS: usize = 256;
 /// Events that a client gets when it resumes; one that missed more begins anew.

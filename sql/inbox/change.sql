@@ -11,8 +11,8 @@ changed as (
     archived_at = case $5::text when 'ARCHIVE' then $7::timestamptz when 'UNARCHIVE' then null
       else i.archived_at end,
     snoozed_until = case $5::text when 'SNOOZE' then $6::timestamptz else i.snoozed_until end
-  from head
-  where i.shard = $1 and i.user_id = $2 and i.message_id = $3 and i.no = $4
+  from head h
+  where i.shard = $1 and i.message_id = $3 and i.no = $4 and i.user_id = h.user_id
     and case $5::text
       when 'READ' then i.read_at is null
       when 'UNREAD' then i.read_at is not null

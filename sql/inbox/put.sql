@@ -9,25 +9,24 @@ with given as materialized (
     as g(shard, user_id, message_id, no, content, expires_at)
 ),
 missing as materialized (
-  select g.*, row_number() over (partition by g.shard, g.user_id order by g.message_id, g.no) as nth
+  select g.*, row_number() over (partition by g.shard, g.user_id order by g.message_id, g.no) as nth,
+    count(*) over (partition by g.shard, g.user_id) as n,
+    dense_rank() over (order by g.shard, g.user_id) as head
   from given g
   where not exists (
     select from inbox_items i
-    where i.shard = g.shard and i.user_id = g.user_id and i.message_id = g.message_id and i.no = g.no
+    where i.shard = g.shard and i.message_id = g.message_id and i.no = g.no
       and i.message_id between $8 and $9)
 ),
 heads as (
   insert into user_heads as h (shard, user_id, seq)
-  select shard, user_id, max(nth) from missing group by shard, user_id order by shard, user_id
+  select shard, user_id, count(*) from missing group by shard, user_id order by shard, user_id
   on conflict on constraint pk_user_heads do update set seq = h.seq + excluded.seq
   returning h.shard, h.user_id, h.seq
-),
-counted as (
-  select shard, user_id, max(nth) as n from missing group by shard, user_id
 )
 insert into inbox_items (shard, user_id, message_id, no, content, seq, arrived_at, expires_at)
-select m.shard, m.user_id, m.message_id, m.no, m.content, h.seq - c.n + m.nth, $7, m.expires_at
+select m.shard, m.user_id, m.message_id, m.no, m.content,
+  -- The heads in the order of `head`: a join of two lists would compare each item with each head.
+  (select array_agg(h.seq order by h.shard, h.user_id) from heads h)[m.head] - m.n + m.nth, $7, m.expires_at
 from missing m
-join heads h on h.shard = m.shard and h.user_id = m.user_id
-join counted c on c.shard = m.shard and c.user_id = m.user_id
 returning shard, user_id, seq

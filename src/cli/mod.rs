@@ -35,6 +35,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config;
 use crate::error::{Error, Result};
@@ -143,6 +144,7 @@ pub fn main() -> ExitCode {
         }
     };
     origins.unknown.iter().for_each(|text| print::warning(text, cli.output));
+    raise_open_files();
     let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().enable_all().build() else {
         let why = "the runtime cannot start: no threads or file descriptors left";
         print::error(&Error::Setup(why.into()), cli.output);
@@ -163,6 +165,17 @@ pub fn main() -> ExitCode {
             }
             exit_code(&e)
         }
+    }
+}
+
+/// Raises the limit of open files to the highest that the system grants: each connection is one. If it cannot be
+/// raised, the program runs within the limit that there is.
+fn raise_open_files() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(e) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::debug!(error = %e, "the limit of open files stays at {soft}");
     }
 }
 

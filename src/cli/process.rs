@@ -362,10 +362,11 @@ pub async fn start(hub: &Hub, role: Role) -> Result<Option<std::net::SocketAddr>
         let listener = listen(hub.settings.api.listen, "--listen").await?;
         address = listener.local_addr().ok();
         // Behind a proxy all callers have its address, so the proxy has to limit them.
-        let allowance = match hub.settings.api.behind_proxy {
-            true => ServerLimits { unauthenticated_per_network: None, ..ServerLimits::default() },
-            false => ServerLimits::default(),
-        };
+        let streams = usize::try_from(hub.settings.api.live_connections).unwrap_or(usize::MAX);
+        let mut allowance = ServerLimits { streams, ..ServerLimits::default() };
+        if hub.settings.api.behind_proxy {
+            allowance.unauthenticated_per_network = None;
+        }
         http::server::start_with(allowance, listener, api::router(hub), &hub.shutdown);
     }
     worker::start(hub, role);

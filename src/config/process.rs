@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::limits;
+
 /// Settings of the API.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "API")]
@@ -37,6 +39,17 @@ pub struct Api {
         value_parser = origin
     )]
     pub allowed_origins: Vec<String>,
+    /// Live connections (streams of events) of this process, besides those that carry requests; a further one is
+    /// refused. Each costs about 20 KiB and an open file: the process raises its limit of open files to the highest
+    /// that the system grants.
+    #[arg(
+        long,
+        env = "NOTIHUB_LIVE_CONNECTIONS",
+        default_value_t = limits::STREAMS,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
+    pub live_connections: u32,
     /// Address and port of a separate /metrics without sign-in, for a scraper on a private network. On the API's own
     /// port /metrics needs an operator's token.
     #[arg(long, env = "NOTIHUB_METRICS_LISTEN", value_name = "ADDRESS")]

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::hub::causes::Noted;
 use crate::limits;
-use crate::model::alert::AlertCause;
+use crate::model::alert::{AbusePattern, AlertCause};
 use crate::model::breaker::BreakerState;
 use crate::model::channel::Channel;
 use crate::model::lane::Priority;
@@ -34,6 +34,15 @@ pub async fn watch(hub: &Hub) -> Result<()> {
         hub.causes.put_back(causes);
     }
     alerts
+}
+
+/// Reports that a refresh token was used twice. A process that only serves the API has no loop for alerts, so the alert
+/// is written at once; if that fails, it is written with the next one of this process.
+pub async fn refresh_token_reused(hub: &Hub, whose: String) {
+    hub.causes.note(AlertCause::Abuse { pattern: AbusePattern::RefreshTokenReused }, whose);
+    if let Err(e) = watch(hub).await {
+        tracing::warn!(error = %e, "the alert of a refresh token that was used twice could not be written");
+    }
 }
 
 async fn watch_all(hub: &Hub, causes: &Noted) -> Result<()> {

@@ -193,14 +193,16 @@ fn note_change(hub: &Hub, user: UserKey, number: Option<i64>) {
 /// `Error::Unavailable` if the database fails; the items stay hidden until the next run.
 pub async fn wake_snoozed(hub: &Hub, shards: &[i16]) -> Result<bool> {
     let now = hub.clock.now();
-    let users = inbox::snoozed_due(hub.store.engine(), shards, now, limits::HOUSEKEEPING_BATCH).await?;
-    if users.is_empty() {
+    let items = inbox::snoozed_due(hub.store.engine(), shards, now, limits::HOUSEKEEPING_BATCH).await?;
+    if items.is_empty() {
         return Ok(false);
     }
+    let mut users: Vec<UserKey> = items.iter().map(|item| (item.key.shard, item.user_id)).collect();
+    users.dedup();
     let mut tx = hub.store.begin_engine().await?;
     // Locked before the statement that numbers: it sees what other transactions changed meanwhile.
     inbox::lock_heads(&mut tx, &users).await?;
-    let arrived = inbox::arrive_again(&mut tx, &users, now, hub.next_id()).await?;
+    let arrived = inbox::arrive_again(&mut tx, &items, now, hub.next_id()).await?;
     tx.commit().await?;
     note(hub, &arrived);
     Ok(true)

@@ -12,8 +12,13 @@ pub mod partner;
 pub mod publish;
 pub mod rate;
 pub mod rollup;
-pub mod sign_in;
 pub mod story;
+
+// Alerts are messages to operators.
+pub mod alert;
+
+// Clients sign in; what looks like abuse raises an alert.
+pub mod sign_in;
 
 // Users sign in by the flows above, and have inboxes.
 pub mod user;
@@ -22,7 +27,6 @@ pub mod inbox;
 
 // These accept messages, publish events, open keys or read inboxes by the flows above; `start` makes the hub that all
 // flows take.
-pub mod alert;
 pub mod channel;
 pub mod endpoint;
 pub mod fallback;

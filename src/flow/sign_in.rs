@@ -24,6 +24,8 @@ use crate::store::sign_in_failure;
 use crate::store::signing_key::{self, SigningKey};
 use crate::store::{self, key, listen};
 
+use super::alert;
+
 /// Prefix of refresh tokens, by which scanners of code and logs recognise them.
 pub const REFRESH_PREFIX: &str = "nhr_";
 
@@ -206,6 +208,7 @@ async fn revoke_if_reused(hub: &Hub, hash: &[u8], now: DateTime<Utc>, from: &Ori
     store::audit::insert(&mut *tx, hub.next_id(), now, &actor, &entry).await?;
     tx.commit().await?;
     tracing::warn!(client = actor.name, "a refresh token was used twice; all tokens of its sign-in were revoked");
+    alert::refresh_token_reused(hub, format!("Client {}", actor.name)).await;
     Ok(())
 }
 

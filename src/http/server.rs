@@ -42,7 +42,7 @@ impl Default for ServerLimits {
         ServerLimits {
             unauthenticated_per_network: Some(limits::STRANGERS_OF_ADDRESS),
             connections: limits::CONNECTIONS,
-            streams: limits::STREAMS,
+            streams: usize::try_from(limits::STREAMS).unwrap_or(usize::MAX),
             write_timeout: limits::WRITE_TIMEOUT,
         }
     }

@@ -89,7 +89,9 @@ impl ConnectionSlot {
             _ => Stream::Body,
         };
         let Ok(permit) = self.streams.clone().try_acquire_owned() else {
-            return Err(Error::Busy("this process has reached its limit of streams"));
+            return Err(Error::Busy(
+                "this process has reached its limit of streams (`--live-connections`); try again later",
+            ));
         };
         *self.permit.lock().unwrap_or_else(PoisonError::into_inner) = permit;
         let _once = self.stream.set(stream);

@@ -20,10 +20,29 @@ pub enum AlertCause {
     Unmatched { provider: String },
     /// An invariant of the database is broken, as a worker with `--fsck-every-s` found.
     Broken { invariant: String },
+    /// A credential looks stolen.
+    Abuse { pattern: AbusePattern },
+}
+
+/// What a stolen credential looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum AbusePattern {
+    /// A refresh token was used a second time: its owner has another one by then (S4-179).
+    RefreshTokenReused,
+}
+
+impl AbusePattern {
+    const ALL: [AbusePattern; 1] = [AbusePattern::RefreshTokenReused];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            AbusePattern::RefreshTokenReused => "refresh_token_reused",
+        }
+    }
 }
 
 /// The kinds of causes, each with the time without a new occurrence after which the alert is over.
-pub const ALERT_KINDS: [(&str, Duration); 6] = [
+pub const ALERT_KINDS: [(&str, Duration); 7] = [
     ("outage", Duration::from_secs(30)),
     ("refused", Duration::from_secs(30)),
     ("limit", Duration::from_secs(120)),
@@ -31,6 +50,7 @@ pub const ALERT_KINDS: [(&str, Duration); 6] = [
     ("unmatched", Duration::from_secs(120)),
     // Three of the longest period of the check.
     ("broken", Duration::from_secs(900)),
+    ("abuse", Duration::from_secs(3600)),
 ];
 
 /// The key of an open alert: at most one is open for each key.
@@ -43,6 +63,7 @@ impl fmt::Display for AlertCause {
             AlertCause::Fallback { from, to } => write!(f, "fallback:{from}:{to}"),
             AlertCause::Unmatched { provider } => write!(f, "unmatched:{provider}"),
             AlertCause::Broken { invariant } => write!(f, "broken:{invariant}"),
+            AlertCause::Abuse { pattern } => write!(f, "abuse:{}", pattern.as_str()),
         }
     }
 }
@@ -58,6 +79,7 @@ impl AlertCause {
             "limit" => AlertCause::Limit { provider },
             "unmatched" => AlertCause::Unmatched { provider },
             "broken" => AlertCause::Broken { invariant: provider },
+            "abuse" => AlertCause::Abuse { pattern: AbusePattern::ALL.into_iter().find(|p| p.as_str() == rest)? },
             "fallback" => {
                 let (from, to) = rest.split_once(':')?;
                 AlertCause::Fallback { from: from.parse().ok()?, to: to.parse().ok()? }
@@ -75,6 +97,9 @@ impl AlertCause {
             AlertCause::Fallback { from, to } => format!("{from} falls back to {to}"),
             AlertCause::Unmatched { provider } => format!("Provider {provider} sends receipts for unknown messages"),
             AlertCause::Broken { invariant } => format!("Invariant {invariant} of the database is broken"),
+            AlertCause::Abuse { pattern: AbusePattern::RefreshTokenReused } => {
+                "A refresh token was used twice: it may have been stolen".to_owned()
+            }
         }
     }
 
@@ -104,6 +129,11 @@ impl AlertCause {
                 "`notihub fsck` lists all that is broken. Look for a change made in the database by hand, a restored \
                  backup, or a fault of the hub."
             }
+            AlertCause::Abuse { pattern: AbusePattern::RefreshTokenReused } => {
+                "The sign-in that the token belongs to was ended, so nothing has to be done at once. Either somebody \
+                 copied the token, or a client keeps an old one after it got a new one. The audit log names the \
+                 account and the address: action `refresh_token.reused`."
+            }
         }
     }
 }
@@ -122,6 +152,7 @@ mod tests {
             AlertCause::Fallback { from: Channel::KakaoAlimtalk, to: Channel::Sms },
             AlertCause::Unmatched { provider: provider() },
             AlertCause::Broken { invariant: "events".to_owned() },
+            AlertCause::Abuse { pattern: AbusePattern::RefreshTokenReused },
         ] {
             let key = cause.to_string();
             assert!(ALERT_KINDS.iter().any(|(kind, _)| key.split(':').next() == Some(*kind)), "{key}");

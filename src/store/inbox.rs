@@ -224,13 +224,24 @@ pub async fn get(db: impl Db<'_>, user: (i16, Tsid), item: (Tsid, i16)) -> Resul
     Ok(row.map(|r| item_row!(r)))
 }
 
-/// Users of these shards with a snoozed item whose time has come, found by at most `most` items of a shard.
+/// A snoozed item whose time has come.
+#[derive(Debug, Clone, Copy)]
+pub struct DueItem {
+    pub key: DeliveryKey,
+    pub user_id: Tsid,
+}
+
+/// Snoozed items of these shards whose time has come, at most `most` of a shard, in the order of their users.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time.
-pub async fn snoozed_due(db: impl Db<'_>, shards: &[i16], now: DateTime<Utc>, most: i64) -> Result<Vec<(i16, Tsid)>> {
+pub async fn snoozed_due(db: impl Db<'_>, shards: &[i16], now: DateTime<Utc>, most: i64) -> Result<Vec<DueItem>> {
     let rows = sqlx::query_file!("sql/inbox/snoozed_due.sql", shards, now, most).fetch_all(db).await?;
-    Ok(rows.into_iter().map(|r| (r.shard, Tsid(r.user_id))).collect())
+    let items = rows.into_iter().map(|r| DueItem {
+        key: DeliveryKey { shard: r.shard, message_id: Tsid(r.message_id), no: r.no },
+        user_id: Tsid(r.user_id),
+    });
+    Ok(items.collect())
 }
 
 /// Locks the heads of these users' streams until the transaction ends.
@@ -244,22 +255,23 @@ pub async fn lock_heads(tx: &mut Conn, users: &[(i16, Tsid)]) -> Result<()> {
     Ok(())
 }
 
-/// Lets the snoozed items of these users arrive again whose time has come. The caller holds the locks of their heads.
+/// Lets those of these items arrive again that are still snoozed and due. The caller holds the locks of their heads.
 /// Returns the new numbers.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time; the transaction is lost then.
 pub async fn arrive_again(
     tx: &mut Conn,
-    users: &[(i16, Tsid)],
+    items: &[DueItem],
     now: DateTime<Utc>,
     event_id: Tsid,
 ) -> Result<Vec<UserSeq>> {
-    let (shards, ids) = user_columns(users.iter().copied());
+    let Some(keys) = KeyColumns::of(items.iter().map(|item| item.key)) else { return Ok(Vec::new()) };
     let rows = sqlx::query_file!(
         "sql/inbox/arrive_again.sql",
-        &shards,
-        &ids,
+        &keys.shards,
+        &keys.message_ids,
+        &keys.nos,
         now,
         event_id.0,
         StoredEvent::ItemMoved.as_str(),

@@ -3,6 +3,7 @@
 
 use crate::crypt;
 use crate::error::{Error, Result};
+use crate::flow::alert;
 use crate::flow::sign_in::{
     REFRESH_PREFIX, is_reuse, may_try, network_of, partner_is_active, revoke_family, signed, unauthenticated,
 };
@@ -152,6 +153,7 @@ async fn end_if_reused(hub: &Hub, hash: &[u8], user: &User, partner: &Partner, f
     change::announce(hub, user.user_id).await;
     hub.metrics.user_sign_ins.with_label_values(&["refresh_token_reused"]).inc();
     tracing::warn!(user = %user.user_id, "a user's refresh token was used twice; its sign-in was ended");
+    alert::refresh_token_reused(hub, format!("User {} of partner {}", user.user_id, partner.name)).await;
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::support::app::{App, emails, slack_posts, start_time};
 use crate::support::hubs::{grab, lose};
-use crate::support::sql::{explain, indexes};
+use crate::support::sql::{STATISTICS, explain, indexes, make_statistics};
 
 /// Messages of a week. Of fewer, a planner that believes the tables empty reads a week by its primary key.
 const WEEK: i64 = 84_000;
@@ -47,21 +47,6 @@ async fn months(app: &App) -> sqlx::PgPool {
         sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&db).await.unwrap();
     }
     db
-}
-
-/// What the planner believes of the tables: as they were before they were filled, as they are, nothing.
-const STATISTICS: [&str; 3] = ["of empty tables", "of full tables", "none"];
-
-async fn make_statistics(db: &sqlx::PgPool, statistics: &str) {
-    let sql = match statistics {
-        "of full tables" => "analyze",
-        "none" => {
-            "delete from pg_statistic; update pg_class set reltuples = -1, relpages = 0 \
-             where relkind in ('r', 'i', 'p', 'I') and relnamespace = 'public'::regnamespace"
-        }
-        _ => "",
-    };
-    sqlx::raw_sql(sql).execute(db).await.unwrap();
 }
 
 /// The hot statements keep their plans whatever the statistics say: of empty tables, of full ones, or none at all. Each

@@ -1,8 +1,10 @@
 //! Inboxes of users: items, their changes, and live connections.
 
+mod client;
 mod element;
 mod item;
 mod live;
+mod plan;
 mod watch;
 
 use std::net::SocketAddr;

@@ -104,6 +104,21 @@ impl Plan {
     }
 }
 
+/// What the planner believes of the tables: as they were before they were filled, as they are, nothing.
+pub const STATISTICS: [&str; 3] = ["of empty tables", "of full tables", "none"];
+
+pub async fn make_statistics(db: &sqlx::PgPool, statistics: &str) {
+    let sql = match statistics {
+        "of full tables" => "analyze",
+        "none" => {
+            "delete from pg_statistic; update pg_class set reltuples = -1, relpages = 0 \
+             where relkind in ('r', 'i', 'p', 'I') and relnamespace = 'public'::regnamespace"
+        }
+        _ => "",
+    };
+    sqlx::raw_sql(sql).execute(db).await.unwrap();
+}
+
 /// Which index of the parent table each partition's index belongs to.
 pub async fn indexes(db: &sqlx::PgPool) -> BTreeMap<String, String> {
     let rows: Vec<(String, String)> = sqlx::query_as(

@@ -173,10 +173,10 @@ async fn failed_sign_ins_make_a_user_wait() {
 }
 
 /// S4-18, S4-179: a user's refresh token is good once; used again later than its owner's race, it ends the sign-in with
-/// its access tokens, and the audit log has it. Other sign-ins of the user go on.
+/// its access tokens, the audit log has it, and operators are told once. Other sign-ins of the user go on.
 #[tokio::test]
 async fn refresh_token_used_twice_ends_its_sign_in() {
-    let app = App::with(&[FAST]).await;
+    let app = App::with(&[FAST, "--alert-slack=ops"]).await;
     open_sign_up(&app).await;
     sign_up(&app, "kim.minsu").await.expect(201);
     let stolen = tokens(&login(&app, "kim.minsu", PASSWORD).await.expect(200));
@@ -196,6 +196,13 @@ async fn refresh_token_used_twice_ends_its_sign_in() {
     assert_eq!(
         app.count("select count(*) from audit where action = 'refresh_token.reused' and role = 'USER'").await,
         1
+    );
+    app.settle_all().await;
+    let alerts: Vec<String> = app.slack.records().into_iter().filter_map(|post| post.text).collect();
+    assert_eq!(alerts.len(), 1);
+    assert!(
+        alerts[0].contains("A refresh token was used twice") && alerts[0].contains("of partner test"),
+        "{alerts:?}"
     );
     app.done().await;
 }
