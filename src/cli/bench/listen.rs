@@ -4,7 +4,8 @@
 //! - `open`: opens all streams, a hundred at a time. Answers when each has had its first event.
 //! - `cut`: closes all connections.
 //! - `resume N`: opens all streams again after their last event. Answers when each has had N items, or after a minute.
-//! - `report`: the waits since the last report, from the time in an item's body to its arrival.
+//! - `report N`: the waits since the last report, from the time in an item's body to its arrival. Answers when there are
+//!   N of them, or after a minute.
 
 use std::collections::HashSet;
 use std::process::Stdio;
@@ -27,7 +28,7 @@ use crate::shutdown::Shutdown;
 
 /// How many streams are being opened at once.
 const OPENING: usize = 100;
-const RESUME_WITHIN: Duration = Duration::from_secs(60);
+const WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Listen {
@@ -91,6 +92,7 @@ pub async fn run(listen: &Listen) -> Result<u8> {
         let began = Instant::now();
         let mut answer = Answer::default();
         let (name, number) = command.split_once(' ').unwrap_or((&command, "0"));
+        let expected: usize = number.parse().map_err(|_| Error::Usage(format!("{name} N")))?;
         match name {
             "open" => answer.streams = open(&all, &shutdown, &cut).await?,
             "cut" => {
@@ -99,16 +101,19 @@ pub async fn run(listen: &Listen) -> Result<u8> {
                 all.readers.iter().for_each(|reader| locked(&reader.items).clear());
             }
             "resume" => {
-                let expected: usize = number.parse().map_err(|_| Error::Usage("resume N".into()))?;
                 open(&all, &shutdown, &cut).await?;
                 let have = || all.readers.iter().map(|r| locked(&r.items).len().min(expected)).sum::<usize>();
-                while have() < expected * all.readers.len() && began.elapsed() < RESUME_WITHIN {
+                while have() < expected * all.readers.len() && began.elapsed() < WITHIN {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 answer.streams = all.readers.iter().filter(|r| locked(&r.items).len() >= expected).count();
                 answer.missing = expected * all.readers.len() - have();
             }
             _ => {
+                let came = || usize::try_from(locked(&all.waits).len()).unwrap_or(usize::MAX);
+                while came() < expected && began.elapsed() < WITHIN {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
                 let mut waits = locked(&all.waits);
                 answer.waits = usize::try_from(waits.len()).unwrap_or(usize::MAX);
                 (answer.p50_us, answer.p99_us) = (waits.value_at_quantile(0.5), waits.value_at_quantile(0.99));

@@ -88,7 +88,7 @@ pub async fn inbox(run: &mut Run<'_>) -> Result<()> {
         client.post("/v1/messages", &message(&bed, n % 100)).await?;
     }
     wait_for(&bed, items + posts as u64).await?;
-    let report = readers.ask("report").await?;
+    let report = readers.ask(&format!("report {posts}")).await?;
     run.figure("posted → on an open stream, p50", report.p50_us as f64 / 1000.0, "ms");
     run.goal("posted → on an open stream, p99", report.p99_us as f64 / 1000.0, "ms", Goal::AtMost(50.0));
     let lost = posts.saturating_sub(report.waits) + report.twice;

@@ -58,7 +58,7 @@ pub struct Sizes {
         global = true,
         default_value_t = 8_000,
         value_name = "N",
-        value_parser = clap::value_parser!(u64).range(100..=8_192).map(|n| n as usize)
+        value_parser = clap::value_parser!(u64).range(100..=100_000).map(|n| n as usize)
     )]
     pub streams: usize,
 }

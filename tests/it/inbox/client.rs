@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use nix::sys::signal::Signal;
+use notihub::shutdown::Shutdown;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -30,7 +31,7 @@ impl Client {
         let mut output = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         let lines = Arc::new(Mutex::new(Vec::new()));
         let received = lines.clone();
-        tokio::spawn(async move {
+        Shutdown::new().spawn(async move {
             while let Ok(Some(line)) = output.next_line().await {
                 received.lock().unwrap().push(line);
             }
