@@ -4,8 +4,8 @@
 //! - `open`: opens all streams, a hundred at a time. Answers when each has had its first event.
 //! - `cut`: closes all connections.
 //! - `resume N`: opens all streams again after their last event. Answers when each has had N items, or after a minute.
-//! - `report N`: the waits since the last report, from the time in an item's body to its arrival. Answers when there are
-//!   N of them, or after a minute.
+//! - `report N`: the waits since the last report, from the time in an item's body to its arrival. Answers when there
+//!   are N of them, or after a minute.
 
 use std::collections::HashSet;
 use std::process::Stdio;
