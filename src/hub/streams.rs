@@ -188,7 +188,9 @@ impl Streams {
             return;
         }
         state.sent = last.seq;
-        state.tell(&StreamNews::Events { events: next, counts });
+        if !state.tell(&StreamNews::Events { events: next, counts }) {
+            listened.streams.remove(&key);
+        }
     }
 
     /// Tells the listeners of a stream that its numbers do not go on. They go on from `head`.
@@ -196,7 +198,9 @@ impl Streams {
         let mut listened = lock(&self.listened);
         let Some(state) = listened.streams.get_mut(&key) else { return };
         state.sent = head;
-        state.tell(&StreamNews::Reset { reason, head, counts });
+        if !state.tell(&StreamNews::Reset { reason, head, counts }) {
+            listened.streams.remove(&key);
+        }
     }
 
     /// The epoch as it was last read, if that is not long ago.
@@ -228,12 +232,14 @@ impl Streams {
 }
 
 impl StreamState {
-    fn tell(&mut self, news: &StreamNews) {
+    /// Returns whether a listener is left.
+    fn tell(&mut self, news: &StreamNews) -> bool {
         self.listeners.retain(|(_, sender)| match sender.try_send(news.clone()) {
             Ok(()) => true,
             // A slow client costs its own connection; one that is gone leaves by itself.
             Err(TrySendError::Full(_) | TrySendError::Closed(_)) => false,
         });
+        !self.listeners.is_empty()
     }
 }
 

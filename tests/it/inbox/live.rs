@@ -5,6 +5,7 @@ use notihub::hub::Hub;
 use notihub::store::listen::Topic;
 use notihub::worker::{hints, streams};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::inbox::{Live, serve};
 use crate::support::app::App;
@@ -241,5 +242,40 @@ async fn page_of_an_allowed_origin_is_admitted() {
     assert_eq!(ask("GET", "/v1/inbox", page).await, (401, page.to_owned()), "the page learns why");
     assert_eq!(ask("OPTIONS", "/v1/inbox", "https://evil.example.com").await.1, "");
     assert_eq!(ask("OPTIONS", "/v1/messages", page).await, (405, String::new()));
+    app.done().await;
+}
+
+/// L10: a client that reads nothing costs its own connection and nothing else: the other stream gets each item, and the
+/// connection that takes nothing is ended once its queue is full. Its client resumes, or begins anew.
+#[tokio::test]
+async fn client_that_reads_nothing_costs_no_other_client_anything() {
+    let app = App::new().await;
+    start_loops(&app.hub);
+    let (slow, quick) = (token(&app, "u-slow").await, token(&app, "u-1").await);
+    let mut quick = Live::open(stream(&app, app.address, &quick, None)).await;
+    quick.expect("counts").await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut socket = socket.connect(app.address).await.unwrap();
+    let request = format!("GET /v1/inbox/stream HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {slow}\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    until("both are listened to", async || app.hub.streams.listened().len() == 2).await;
+    let a = app.arrive("u-slow", &"0123456789".repeat(6_000)).await;
+    let (mut changes, mut items) = (0, 0);
+    while app.hub.streams.listened().len() == 2 {
+        changes += 1;
+        assert!(changes < 1_000, "the connection that takes nothing is kept");
+        let change = if changes % 2 == 1 { "read" } else { "unread" };
+        app.as_user("u-slow", "POST", &format!("/v1/inbox/{a}/{change}"), None).await.expect(200);
+        if changes % 50 == 0 {
+            items += 1;
+            app.arrive("u-1", &items.to_string()).await;
+            assert_eq!(quick.item().await, (items.to_string(), items));
+        }
+    }
+    assert!(changes > 100 && items > 1, "it is ended by its queue, not by {changes} changes");
+    let again = Live::open(stream(&app, app.address, &slow, None)).await.expect("counts").await;
+    assert_eq!(again.data["seq"], 1 + changes);
+    drop((socket, quick));
     app.done().await;
 }
