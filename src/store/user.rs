@@ -310,6 +310,8 @@ pub struct NewExternalUser {
     pub user_id: Tsid,
     pub nickname: String,
     pub user_code: String,
+    /// The keyed hash of `external_id`, by which a former user of that id is known.
+    pub external_hash: [u8; 32],
 }
 
 /// Makes users by the partners' own ids, in one statement. Returns how many were made: one that another transaction
@@ -325,6 +327,7 @@ pub async fn insert_external(db: impl Db<'_>, users: &[NewExternalUser], now: Da
     let ids: Vec<i64> = users.iter().map(|u| u.user_id.0).collect();
     let nicknames: Vec<String> = users.iter().map(|u| u.nickname.clone()).collect();
     let codes: Vec<String> = users.iter().map(|u| u.user_code.clone()).collect();
+    let hashes: Vec<Vec<u8>> = users.iter().map(|u| u.external_hash.to_vec()).collect();
     let made = sqlx::query_file!(
         "sql/user/insert_external.sql",
         &shards,
@@ -333,7 +336,8 @@ pub async fn insert_external(db: impl Db<'_>, users: &[NewExternalUser], now: Da
         &ids,
         &nicknames,
         &codes,
-        now
+        now,
+        &hashes,
     );
     Ok(made.execute(db).await?.rows_affected())
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use crate::crypt;
 use crate::error::{Error, Result};
 use crate::flow::sign_in::{partner_is_active, token_refused, unauthenticated, verified};
 use crate::hub::Hub;
@@ -70,7 +69,12 @@ async fn by_subscriber_token(
     origin: Origin,
 ) -> Result<UserCaller> {
     let now = hub.clock.now();
-    let wrong = || unauthenticated("the token is not signed with a valid user key of the partner that it names");
+    let wrong = || {
+        unauthenticated(
+            "the token is not signed with a valid user key of the partner that it names, or a claim is wrong: iss is \
+             the partner's id, aud is notihub/user, iat is not in the future, exp is at most 24 hours after iat",
+        )
+    };
     let door = user_door(hub, partner_id).await?.ok_or_else(wrong)?;
     let is_open = |until: &Option<DateTime<Utc>>| until.is_none_or(|until| now < until);
     let key = door.keys.iter().find(|(of, _, until)| *of == number && is_open(until));
@@ -211,7 +215,7 @@ async fn external(hub: &Hub, partner: &Partner, external_id: &str, iat: i64) -> 
     let (generation, db) = (hub.users.generation(), hub.store.api());
     let mut found = store::user::find_external(db, partner.shard, partner_id, external_id).await?;
     if found.is_none() {
-        let hash = external_hash(hub, partner_id, external_id);
+        let hash = make::external_hash(hub, partner_id, external_id);
         let deleted = store::user::deleted_external(db, partner.shard, partner_id, &hash).await?;
         if deleted.is_some_and(|at| iat <= at.timestamp()) {
             return Err(gone());
@@ -223,11 +227,6 @@ async fn external(hub: &Hub, partner: &Partner, external_id: &str, iat: i64) -> 
     let user = Arc::new(found.ok_or(Error::Busy("the user could not be made; repeat soon"))?);
     hub.users.remember(user.clone(), None, now, generation);
     Ok(user)
-}
-
-/// The keyed hash of a partner's own id of a user, which stays when the user is deleted.
-pub fn external_hash(hub: &Hub, partner_id: Tsid, external_id: &str) -> [u8; 32] {
-    crypt::keyed_hash(&hub.pepper, format!("user|{partner_id}|{external_id}").as_bytes())
 }
 
 fn is_line(text: &str, most_chars: usize) -> bool {

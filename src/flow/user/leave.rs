@@ -10,9 +10,8 @@ use crate::model::user::{User, UserState};
 use crate::store::audit::AuditEntry;
 use crate::store::{self, Conn, credential, device, refresh_token, user, user_block};
 
-use super::access::external_hash;
 use super::change;
-use super::make::new_code;
+use super::make::{external_hash, new_code};
 use super::session::{audit, audit_entry};
 
 /// Withdraws the caller: what is personal is removed, and its username is free again. Its tokens are void, also those

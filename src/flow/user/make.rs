@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use crate::crypt;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
+use crate::id::Tsid;
 use crate::limits;
 use crate::model::user::{default_nickname, is_external_id, user_code};
 use crate::store::user::{self, FoundUser, NewExternalUser, WantedUser};
@@ -46,6 +47,7 @@ fn new_user(hub: &Hub, wanted: &WantedUser) -> NewExternalUser {
         external_id: wanted.name.clone(),
         user_id: hub.next_id(),
         nickname: default_nickname(&wanted.name),
+        external_hash: external_hash(hub, wanted.partner_id, &wanted.name),
         user_code: new_code(),
     }
 }
@@ -54,4 +56,9 @@ fn new_user(hub: &Hub, wanted: &WantedUser) -> NewExternalUser {
 pub fn new_code() -> String {
     let [a, b, c, d, e, ..] = crypt::random();
     user_code([a, b, c, d, e])
+}
+
+/// The keyed hash of a partner's own id of a user, which stays when the user is deleted.
+pub fn external_hash(hub: &Hub, partner_id: Tsid, external_id: &str) -> [u8; 32] {
+    crypt::keyed_hash(&hub.pepper, format!("user|{partner_id}|{external_id}").as_bytes())
 }

@@ -17,7 +17,8 @@ async fn of_users(app: &App) -> String {
 }
 
 /// S4-13: a user withdraws with its password: its profile, password, devices, blocks and tokens are gone, its username
-/// is free, and others see that it is deleted. A token that the partner's server signed before makes no new user.
+/// is free, and others see that it is deleted. A token that the partner's server signed before makes no new user
+/// and opens none.
 #[tokio::test]
 async fn withdrawn_user_leaves_its_id_alone() {
     let app = App::with(&[FAST]).await;
@@ -63,6 +64,9 @@ async fn withdrawn_user_leaves_its_id_alone() {
     withdraw(&token, None).await.expect(204);
     me(&app, &token).await.refused(401, "unauthenticated");
     app.advance(60);
+    me(&app, &token).await.refused(401, "unauthenticated");
+    // Nor does it open what the partner makes anew under that id.
+    on_behalf(&app, "u-1", "GET", "/api/v1/users/me", None).await.expect(200);
     me(&app, &token).await.refused(401, "unauthenticated");
     let after = me(&app, &subscriber(&app, app.partner.partner_id, &key, "u-1")).await.expect(200);
     assert_ne!(after.body["data"]["id"], before);
