@@ -109,9 +109,10 @@ async fn element_shows_an_inbox_live_at_two_processes() {
 
     a.signal(Signal::SIGKILL);
     a.ended().await;
-    for title in ["two", "three"] {
-        send(at[1], title).await;
-    }
+    // One after the other: of two that wait together either may arrive first.
+    send(at[1], "two").await;
+    browser.shows(1, TITLES, json!(["two", "<b>one</b>"])).await;
+    send(at[1], "three").await;
     browser.shows(1, TITLES, json!(["three", "two", "<b>one</b>"])).await;
     a = serve(&format!("--listen={}", at[0]));
     a.address().await;

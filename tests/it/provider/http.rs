@@ -317,7 +317,14 @@ async fn slack_destination_that_fails_holds_up_itself_alone() {
     let id = app.post("/v1/messages", with_fallback).await.expect(202).id();
     app.work().await;
     app.work().await;
-    let shown = app.message(&id).await;
+    let mut shown = app.message(&id).await;
+    if shown["deliveries"][0]["status"] == "SCHEDULED" {
+        // It was the occasional probe: the destination answered it, and it waits for its next attempt.
+        app.advance(5);
+        app.work().await;
+        app.work().await;
+        shown = app.message(&id).await;
+    }
     let ends = |n: usize| (shown["deliveries"][n]["status"].clone(), shown["deliveries"][n]["reason"].clone());
     assert_eq!((ends(0), ends(1)), ((json!("FAILED"), json!("channel_down")), (json!("SENT"), Value::Null)), "{shown}");
     let operator = app.staff(StaffRole::Operator).await;
