@@ -130,9 +130,9 @@ impl AlertCause {
                  backup, or a fault of the hub."
             }
             AlertCause::Abuse { pattern: AbusePattern::RefreshTokenReused } => {
-                "The sign-in that the token belongs to was ended, so nothing has to be done at once. Either somebody \
-                 copied the token, or a client keeps an old one after it got a new one. The audit log names the \
-                 account and the address: action `refresh_token.reused`."
+                "The hub has ended the sign-in that the token belongs to. Either the token was copied, or a client still \
+                 uses an old token after it received a new one. The audit log has the account and the caller's \
+                 address, under the action `refresh_token.reused`."
             }
         }
     }

@@ -105,7 +105,7 @@ async fn stock_clients_read_the_stream_and_resume() {
         clients.push(Client::curl(&stream, token, None));
     }
     for client in &clients {
-        until(&format!("{} is told the counts", client.name), async || !client.events().is_empty()).await;
+        until(&format!("{} receives the counts", client.name), async || !client.events().is_empty()).await;
         assert_eq!(client.events()[0].0, "counts");
     }
     send("a").await;

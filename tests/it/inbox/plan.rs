@@ -92,6 +92,22 @@ async fn inbox_statements_go_by_their_indexes_whatever_the_statistics_say() {
         let partners = all(&format!("{partner}::bigint"));
         format!("{shards}, {partners}, array[{}]::text[], {}", names.join(","), all(user_id))
     };
+    let make = {
+        let texts = |prefix: &str| {
+            let names: Vec<String> = (1..=BATCH).map(|n| format!("'{prefix}{n}'")).collect();
+            format!("array[{}]::text[]", names.join(","))
+        };
+        let hashes: Vec<String> = (1..=BATCH).map(|n| format!("sha256('{n}'::bytea)")).collect();
+        format!(
+            "{shards}, {}, {}, {}, {}, {}, {now}, array[{}]::bytea[]",
+            all(&format!("{partner}::bigint")),
+            texts("made"),
+            list(new, 4096),
+            all("'Kim'::text"),
+            texts("code"),
+            hashes.join(","),
+        )
+    };
     let pairs = format!("{shards}, {users}");
     let one = format!("array[{shard}]::smallint[], array[1]::bigint[]");
     let head = WEEKS * ITEMS;
@@ -172,6 +188,7 @@ async fn inbox_statements_go_by_their_indexes_whatever_the_statistics_say() {
         ),
         ("user/find", find("u", "null::bigint"), BATCH, &["uk_user_external", "pk_users"], BATCH * 10),
         ("user/find", find("new", "2::bigint"), BATCH, &["uk_user_external", "pk_users"], BATCH * 10),
+        ("user/insert_external", make, 0, &["idx_user_former_external"], BATCH * 40),
         ("user/find_external", format!("{shard}::smallint, {partner}, 'u7'"), 1, &["uk_user_external"], 40),
         ("user/get", format!("{shard}::smallint, {partner}, 7, null, null"), 1, &["pk_users", "idx_user_partner"], 40),
     ];
@@ -179,8 +196,17 @@ async fn inbox_statements_go_by_their_indexes_whatever_the_statistics_say() {
         make_statistics(&db, statistics).await;
         println!("statistics: {statistics}");
         for (name, args, rows, allowed, buffers) in &cases {
-            let of_engine = ["inbox/put", "inbox/lock_heads", "inbox/arrive_again", "inbox/snoozed_due", "user/find"];
-            let is_engine = of_engine.contains(name) || name.starts_with("stream/");
+            // Of the engine's connections; the others are the API's.
+            let is_engine = [
+                "inbox/put",
+                "inbox/lock_heads",
+                "inbox/arrive_again",
+                "inbox/snoozed_due",
+                "user/find",
+                "user/insert_external",
+            ]
+            .contains(name)
+                || name.starts_with("stream/");
             let pool = if is_engine { hub.store.engine() } else { hub.store.api() };
             let plan = explain(&mut pool.acquire().await.unwrap(), name, args).await;
             println!("{name}: {} rows, {} blocks", plan.rows, plan.buffers);

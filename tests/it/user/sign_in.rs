@@ -173,7 +173,7 @@ async fn failed_sign_ins_make_a_user_wait() {
 }
 
 /// S4-18, S4-179: a user's refresh token is good once; used again later than its owner's race, it ends the sign-in with
-/// its access tokens, the audit log has it, and operators are told once. Other sign-ins of the user go on.
+/// its access tokens, the audit log has it, and operators get one alert. Other sign-ins of the user go on.
 #[tokio::test]
 async fn refresh_token_used_twice_ends_its_sign_in() {
     let app = App::with(&[FAST, "--alert-slack=ops"]).await;
