@@ -173,9 +173,9 @@ pub fn main() -> ExitCode {
 fn raise_open_files() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
-        && let Err(e) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
     {
-        tracing::debug!(error = %e, "the limit of open files stays at {soft}");
+        // Nothing is logged: where logs go is not known yet.
+        let _raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 

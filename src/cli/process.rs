@@ -361,9 +361,9 @@ pub async fn start(hub: &Hub, role: Role) -> Result<Option<std::net::SocketAddr>
     if role != Role::Worker {
         let listener = listen(hub.settings.api.listen, "--listen").await?;
         address = listener.local_addr().ok();
-        // Behind a proxy all callers have its address, so the proxy has to limit them.
         let streams = usize::try_from(hub.settings.api.live_connections).unwrap_or(usize::MAX);
         let mut allowance = ServerLimits { streams, ..ServerLimits::default() };
+        // Behind a proxy all callers have its address, so the proxy has to limit them.
         if hub.settings.api.behind_proxy {
             allowance.unauthenticated_per_network = None;
         }
