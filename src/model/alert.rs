@@ -130,8 +130,8 @@ impl AlertCause {
                  backup, or a fault of the hub."
             }
             AlertCause::Abuse { pattern: AbusePattern::RefreshTokenReused } => {
-                "The hub has ended the sign-in that the token belongs to. Either the token was copied, or a client still \
-                 uses an old token after it received a new one. The audit log has the account and the caller's \
+                "The hub has ended the sign-in that the token belongs to. Either the token was copied, or a client \
+                 still uses an old token after it received a new one. The audit log has the account and the caller's \
                  address, under the action `refresh_token.reused`."
             }
         }
