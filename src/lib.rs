@@ -67,6 +67,15 @@
 //! [`hub::streams`] knows the live connections of a process; [`flow::stream`] brings them every event once and in
 //! order, or a reset; [`http::sse`] frames them. [`flow::watch`] does so for the events of one message.
 //!
+//! **Rooms.** A message of a room comes over HTTP (`api/chat_message.rs`) or STOMP (`api/stomp`: `handshake` and
+//! `socket` have the connection, `session` and `codec` the protocol, `driver` joins them with the flows).
+//! [`flow::room::send`] seals it if the room is sealed and queues it ([`hub::chat_queue`]); a room always goes to the
+//! same writer of a process, which writes all that waits in one statement (`sql/chat_message/send.sql`): it checks the
+//! members, numbers the messages under the locks of the rooms' heads, and leaves out those whose tempId is there.
+//! After the commit the number is noted ([`hub::streams`]), and connections at every process get the event by the same
+//! reader as an inbox's ([`flow::room::tail`]). Marks wait in [`hub::marks`] and are written four times a second; who
+//! types or looks at a room goes through [`hub::live_notes`] and is stored nowhere.
+//!
 //! **SQL intake.** A service that shares the database may enqueue in its own transaction (`notihub.enqueue`, made by
 //! `migrations/0005_sql_intake.sql`): [`flow::relay`] reads such requests by the same rules and writes them as
 //! [`flow::intake`] does.

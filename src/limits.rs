@@ -271,6 +271,41 @@ pub const USER_SEEN_EVERY: chrono::TimeDelta = chrono::TimeDelta::minutes(1);
 /// make the same users at the same moment, or a random code is taken.
 pub const USER_ROUNDS: usize = 4;
 
+/// Rooms that one user may make in an hour at one process, and the burst.
+pub const ROOMS_MADE: u32 = 30;
+/// Users that a request makes members of a room.
+pub const PARTICIPANTS: usize = 100;
+/// Members of a room that answers list, and up to which they show who has read a message.
+pub const PARTICIPANTS_SHOWN: i64 = 100;
+/// Rooms of a user whose news its connections get.
+pub const ROOMS_LIVE: i64 = 200;
+/// Rooms of which a process remembers what never changes; when reached, all are forgotten and read anew.
+pub const ROOMS_KNOWN: usize = 65_536;
+/// Messages that wait for one writer of rooms; a further one is answered 503. And messages in one statement.
+pub const CHAT_QUEUE: usize = 4_096;
+pub const CHAT_GROUP: usize = 100;
+/// How often marks of readers are written, and how many in one statement.
+pub const MARKS_EVERY: Duration = Duration::from_millis(250);
+pub const MARKS_ROUND: usize = 1_000;
+/// Live notes that wait for other processes, and for one connection; more are dropped. How often they are sent.
+pub const LIVE_NOTES: usize = 1_000;
+pub const LIVE_NOTES_EVERY: Duration = Duration::from_millis(50);
+/// Bytes of a WebSocket message, in both directions of a connection what waits in memory, and of its read buffer.
+pub const SOCKET_MESSAGE_BYTES: usize = 64 * 1_024;
+pub const SOCKET_WRITE_BYTES: usize = 1_024 * 1_024;
+pub const SOCKET_BUFFER_BYTES: usize = 4 * 1_024;
+/// Longest time in which a frame must be written to a WebSocket; a slower client is closed, and resumes.
+pub const SOCKET_WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often unread and read counts are read anew, because a note of them may be lost; and how long a stream of who
+/// reads a message lasts.
+pub const UNREAD_AGAIN: Duration = Duration::from_secs(30);
+pub const READ_COUNT_MOST: Duration = Duration::from_secs(3_600);
+/// Least time between two notes that a user types in a room.
+pub const TYPING_EVERY: chrono::TimeDelta = chrono::TimeDelta::seconds(1);
+/// How long former contents of messages are kept for moderators, and when members read which message.
+pub const CHAT_VERSIONS_KEPT: chrono::TimeDelta = chrono::TimeDelta::days(30);
+pub const READ_MARKS_KEPT: chrono::TimeDelta = chrono::TimeDelta::days(90);
+
 /// Most rows of a page.
 pub const PAGE_MAX: i64 = 200;
 /// Rows of a page if the caller names no number.
@@ -313,6 +348,8 @@ pub const SWEEP_EVERY: Duration = Duration::from_secs(2);
 pub const STREAM_SWEEP: usize = 5_000;
 /// Pause between two hints about streams: at most a hundred a second from a process.
 pub const STREAM_HINT_PAUSE: Duration = Duration::from_millis(10);
+/// How often messages to users that were erased are looked for.
+pub const ERASE_USERS_EVERY: Duration = Duration::from_secs(60);
 /// How often snoozed items are looked for whose time has come.
 pub const SNOOZED_EVERY: Duration = Duration::from_secs(5);
 /// How often a batch of items is put again that another worker put in part at the same moment.

@@ -4,7 +4,8 @@
 -- of an arrival.
 select p.shard as "shard!", p.user_id as "user_id!", coalesce(h.seq, 0) as "head!", t.seq as "seq?",
   t.event as "event?",
-  t.detail as "detail?", i.message_id as "message_id?", i.no as "no?", i.content as "content?", i.seq as "item_seq?",
+  t.detail as "detail?", t.about as "about?", i.message_id as "message_id?", i.no as "no?", i.content as "content?",
+  i.seq as "item_seq?",
   i.arrived_at as "arrived_at?", i.read_at as "read_at?", i.archived_at as "archived_at?",
   i.snoozed_until as "snoozed_until?", i.expires_at as "expires_at?", i.seq <= h.seen_seq as "is_seen?"
 from unnest($1::smallint[], $2::bigint[], $3::bigint[]) as p(shard, user_id, after)

@@ -47,11 +47,11 @@ pub fn page<R, T: ToSchema>(
     mut rows: Vec<R>,
     limit: i64,
     id: impl Fn(&R) -> Tsid,
-    shape: impl Fn(&R) -> T,
+    shape: impl Fn(R) -> T,
 ) -> Items<T> {
     let limit = usize::try_from(limit).unwrap_or(0);
     let more = rows.len() > limit;
     rows.truncate(limit);
     let next_cursor = rows.last().filter(|_| more).map(|last| encode_cursor(hub, list, whose, (id(last), 0)));
-    Items { items: rows.iter().map(shape).collect(), next_cursor }
+    Items { items: rows.into_iter().map(shape).collect(), next_cursor }
 }

@@ -384,6 +384,20 @@ pub struct ResetEvent {
     reason: &'static str,
 }
 
+/// An item with what happened to it, for STOMP.
+pub fn item_text(event: &str, item: &InboxItem) -> Value {
+    let mut value = serde_json::to_value(ItemShape::of(item.clone())).unwrap_or_default();
+    value["eventType"] = Value::from(event);
+    value
+}
+
+/// The counts, for STOMP.
+pub fn counts_text(counts: InboxCounts, epoch: &str) -> Value {
+    let mut value = serde_json::to_value(CountsShape::of(counts, epoch)).unwrap_or_default();
+    value["eventType"] = Value::from("COUNTS");
+    value
+}
+
 /// The query parameters of a stream, for clients that cannot set a header.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -417,6 +431,7 @@ pub async fn stream(
     query.close()?;
     let position = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default());
     let opened = flow::stream::open(&hub, caller.key(), position).await?;
+    let caller = flow::user::access::again(&hub, &caller).await?;
     let mut first = Frames::default();
     let _open = flow::presence::connect(&hub, caller.key());
     let source = InboxSource { epoch: opened.epoch.clone(), listener: opened.listener, _open };
@@ -476,7 +491,7 @@ impl InboxSource {
             EventBody::AllRead { kind } => {
                 frames.event("changed", Some(&id), &ChangedEvent { change: "READ_ALL", kind: kind.clone() });
             }
-            EventBody::Nothing => (),
+            EventBody::RoomEntered(_) | EventBody::RoomLeft(_) | EventBody::Room(_) | EventBody::Nothing => (),
         }
     }
 

@@ -3,6 +3,8 @@
 
 mod audit;
 mod auth;
+mod chat_channel;
+mod chat_message;
 mod delivery;
 mod envelope;
 mod event;
@@ -10,6 +12,7 @@ mod form;
 pub mod health;
 mod inbox;
 mod ledger;
+mod member;
 mod message;
 mod message_events;
 mod notification;
@@ -20,10 +23,14 @@ mod provider;
 mod receipt;
 mod redrive;
 mod reference;
+mod room;
+mod room_form;
+mod room_stream;
 mod shape;
 mod sign_in;
 mod sql_intake;
 mod stats;
+mod stomp;
 mod user;
 mod webhook;
 
@@ -125,6 +132,27 @@ fn routes() -> OpenApiRouter<Hub> {
         .routes(routes!(inbox::unarchive_item)) // /v1/inbox/{id}/unarchive
         .routes(routes!(inbox::snooze_item)) // /v1/inbox/{id}/snooze
         .routes(routes!(inbox::make_ticket)) // /api/v1/sse/ticket
+        // Users talk in rooms.
+        .routes(routes!(room::make, room::list)) // /api/v1/chatrooms
+        .routes(routes!(room::get, room::change, room::leave)) // /api/v1/chatrooms/{roomId}
+        .routes(routes!(room::change_own)) // /api/v1/chatrooms/{roomId}/me
+        .routes(routes!(room::events)) // /api/v1/chatrooms/{roomId}/events
+        .routes(routes!(member::list, member::invite)) // /api/v1/chatrooms/{roomId}/participants
+        .routes(routes!(member::change, member::remove)) // /api/v1/chatrooms/{roomId}/participants/{userId}
+        .routes(routes!(chat_message::send)) // /api/v1/messages
+        .routes(routes!(chat_message::mark_read)) // /api/v1/messages/mark-read
+        .routes(routes!(chat_message::get, chat_message::edit, chat_message::delete)) // /api/v1/messages/{id}
+        .routes(routes!(chat_message::reads)) // /api/v1/messages/{id}/reads
+        .routes(routes!(room_stream::unread)) // /api/v1/sse/unread/{userId}
+        .routes(routes!(room_stream::updates)) // /api/v1/sse/updates/{userId}
+        .routes(routes!(room_stream::read_count)) // /api/v1/sse/read-count/{roomId}/{messageId}
+        // The same in the words of seed 002.
+        .routes(routes!(chat_channel::make, chat_channel::list)) // /api/channels
+        .routes(routes!(chat_channel::get, chat_channel::change, chat_channel::close)) // /api/channels/{channelId}
+        .routes(routes!(chat_channel::join)) // /api/channels/{channelId}/join
+        .routes(routes!(chat_channel::leave)) // /api/channels/{channelId}/leave
+        .routes(routes!(chat_channel::members)) // /api/channels/{channelId}/members
+        .routes(routes!(chat_channel::messages, chat_channel::send)) // /api/channels/{channelId}/messages
         // Monitoring.
         .routes(routes!(health::alive)) // /healthz
         .routes(routes!(health::ready)) // /readyz
@@ -152,7 +180,7 @@ static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| openapi::to_json(routes().in
 /// the layer around every request.
 pub fn router(hub: &Hub) -> Router {
     let (router, _described) = routes().split_for_parts();
-    with_pages(router)
+    stomp::with_sockets(with_pages(router))
         .fallback(problem::route_not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(axum::middleware::from_fn_with_state(hub.clone(), cors::admit))

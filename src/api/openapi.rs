@@ -50,7 +50,7 @@ pub fn to_json(mut document: utoipa::openapi::OpenApi) -> Bytes {
     serde_json::to_value(document).unwrap_or_default().to_string().into()
 }
 
-const TAGS: [(&str, &str); 15] = [
+const TAGS: [(&str, &str); 17] = [
     ("sign-in", "exchange a client's secret for tokens"),
     ("messages", "post messages and read their state"),
     ("deliveries", "one message to one recipient over one channel"),
@@ -62,6 +62,8 @@ const TAGS: [(&str, &str); 15] = [
     ("user-sign-in", "people sign up and sign in, where a partner allows it"),
     ("users", "a partner's own people: profiles, blocks, devices"),
     ("inbox", "items that arrived in a user's inbox, and their changes, live"),
+    ("rooms", "where users talk: rooms, members, messages, and how far each has read"),
+    ("channels", "rooms in the words of seed 002"),
     ("partner-users", "for partners: their users, by their own ids"),
     ("partners", "for admins: partners and their limits, keys, the audit log"),
     ("reference", "for authors of clients: error codes and this document"),

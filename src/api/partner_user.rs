@@ -151,8 +151,9 @@ pub async fn get(State(hub): State<Hub>, caller: Writer, query: Query, PathId(na
         userId")), responses((status = 204, description = "The user is erased.")))]
 /// Erase a user
 ///
-/// Removes all that is personal of the user: profile, password, devices and blocks. Its tokens are void. Messages to
-/// the user's address are erased by the hub's operator (`notihub partner erase`).
+/// Removes all that is personal of the user: profile, password, devices and blocks. Its tokens are void. The in-app
+/// messages to it are erased within a minute or two, and those that wait are canceled. Messages to its phone number or
+/// e-mail address are erased by the hub's operator (`notihub user erase`).
 pub async fn erase(State(hub): State<Hub>, caller: Writer, query: Query, PathId(name): PathId) -> Answer {
     query.close()?;
     let permit = permit(&caller)?;

@@ -262,7 +262,7 @@ pub fn read_form<T>(
 }
 
 /// Takes a field that null clears: the inner None.
-fn or_null<T>(
+pub fn or_null<T>(
     fields: &mut Fields<'_>,
     name: &str,
     read: impl FnOnce(&mut Fields<'_>) -> Option<T>,
@@ -544,7 +544,7 @@ pub async fn blocks(State(hub): State<Hub>, User(caller): User, mut query: Query
     let below = position.after.map_or(Tsid(i64::MAX), |after| after.0);
     let db = hub.store.api();
     let rows = user_block::list(db, caller.shard(), caller.user_id(), below, position.limit + 1).await?;
-    let items = page(&hub, BLOCKS, caller.user_id(), rows, position.limit, |user| user.user_id, public);
+    let items = page(&hub, BLOCKS, caller.user_id(), rows, position.limit, |user| user.user_id, |user| public(&user));
     Ok(enveloped(&hub, StatusCode::OK, items))
 }
 

@@ -380,6 +380,16 @@ async fn grant(
     Ok(())
 }
 
+/// Prints the progress of an erasure for people.
+pub fn print_progress(progress: Progress<'_>, output: Output) {
+    if output == Output::Text {
+        match progress {
+            Progress::Searched(rows, table) => anstream::eprintln!("{rows} rows searched, now {table} …"),
+            Progress::Erased(messages) => anstream::eprintln!("{messages} messages erased …"),
+        }
+    }
+}
+
 async fn erase(
     hub: &Hub,
     permit: AdminPermit<'_>,
@@ -387,15 +397,8 @@ async fn erase(
     partner: Option<crate::id::Tsid>,
     output: Output,
 ) -> Result<u8> {
-    let erased = flow::erase::erase(hub, permit, recipient, partner, |progress| {
-        if output == Output::Text {
-            match progress {
-                Progress::Searched(rows, table) => anstream::eprintln!("{rows} rows searched, now {table} …"),
-                Progress::Erased(messages) => anstream::eprintln!("{messages} messages erased …"),
-            }
-        }
-    });
-    let erased = erased.await?;
+    let report = |progress: Progress<'_>| print_progress(progress, output);
+    let erased = flow::erase::erase(hub, permit, recipient, partner, report).await?;
     let is_done = erased.left.is_empty() && erased.in_flight == 0 && erased.unopened == 0;
     match output {
         Output::Json => print::json(&json!({

@@ -3,11 +3,11 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::partner::find as find_partner;
+use super::partner::{find as find_partner, print_progress};
 use super::{Output, print, process};
 use crate::config::{Database, Log};
 use crate::error::{Error, Result};
-use crate::flow::erase::Erased;
+use crate::flow::erase::Progress;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::access::principal::Actor;
@@ -59,7 +59,8 @@ enum Action {
     Unblock(Named),
     /// Ends all sign-ins of a user and voids its access tokens, also those that its partner's server signed.
     SignOut(Named),
-    /// Removes all that is personal of a user, and its e-mail address and phone number from every table of the partner.
+    /// Removes all that is personal of a user, the in-app messages to it, and its e-mail address and phone number from
+    /// every table of the partner.
     Erase(Named),
 }
 
@@ -169,30 +170,31 @@ async fn set_state(hub: &Hub, actor: &Actor, named: &Named, state: UserState, ou
 
 async fn erase(hub: &Hub, actor: &Actor, named: &Named, output: Output) -> Result<u8> {
     let (partner, user) = find(hub, named).await?;
-    flow::user::leave::erase(hub, actor.owner_permit(&partner)?, &user).await.map_err(|e| gone(e, named))?;
-    let (mut sum, partner_id) = (Erased::default(), Some(partner.partner_id));
+    let permit = actor.owner_permit(&partner)?;
+    let report = |progress: Progress<'_>| print_progress(progress, output);
+    let mut sum = flow::erase::erase_user(hub, permit, &user, report).await.map_err(|e| gone(e, named))?;
     for address in user.email.iter().chain(&user.phone) {
-        let erased = flow::erase::erase(hub, actor.admin_permit()?, address, partner_id, |_| ()).await?;
-        sum.messages += erased.messages;
-        sum.in_flight += erased.in_flight;
-        sum.unopened += erased.unopened;
-        sum.searched += erased.searched;
-        for (place, rows) in erased.left {
-            *sum.left.entry(place).or_default() += rows;
-        }
+        let partner_id = Some(partner.partner_id);
+        sum.add(flow::erase::erase(hub, actor.admin_permit()?, address, partner_id, report).await?);
     }
     let is_done = sum.left.is_empty() && sum.in_flight == 0 && sum.unopened == 0;
     match output {
         Output::Json => print::json(&json!({
             "userId": user.user_id.to_string(),
             "messages": sum.messages,
+            "canceled": sum.canceled,
             "inFlight": sum.in_flight,
             "unopened": sum.unopened,
             "searchedRows": sum.searched,
             "left": sum.left.iter().map(|(place, n)| json!({"place": place, "rows": n})).collect::<Vec<_>>(),
         })),
         Output::Text => {
-            anstream::println!("{} is erased, with {} messages to its addresses", user.user_id, sum.messages);
+            anstream::println!(
+                "{} is erased, with {} messages to it; {} deliveries were canceled before they were sent",
+                user.user_id,
+                sum.messages,
+                sum.canceled
+            );
             for (place, rows) in &sum.left {
                 anstream::println!("{} {rows} rows of {place} still contain one", print::paint(print::BAD, "left"));
             }
@@ -222,8 +224,8 @@ pub async fn find(hub: &Hub, named: &Named) -> Result<(Partner, User)> {
 fn gone(e: Error, named: &Named) -> Error {
     match e {
         Error::NotFound => Error::Setup(format!(
-            "the partner '{}' has no user '{}'; `notihub user list` shows its users",
-            named.partner, named.user
+            "the partner '{}' has no user '{}'; `notihub user list {}` shows its users",
+            named.partner, named.user, named.partner
         )),
         e => e,
     }

@@ -10,6 +10,7 @@ mod output;
 mod process;
 pub mod reference;
 mod retry;
+mod rooms;
 mod slack;
 mod users;
 mod webhooks;
@@ -24,6 +25,7 @@ pub use file::{FileSetting, read_file};
 pub use output::{Alerts, Log, LogFormat};
 pub use process::{Api, Timing, Work};
 pub use retry::{Pauses, Retry};
+pub use rooms::Rooms;
 pub use slack::Slack;
 pub use users::Users;
 pub use webhooks::Webhooks;
@@ -52,6 +54,8 @@ pub struct Settings {
     pub webhooks: Webhooks,
     #[command(flatten)]
     pub users: Users,
+    #[command(flatten)]
+    pub rooms: Rooms,
     #[command(flatten)]
     pub channels: Channels,
     #[command(flatten)]

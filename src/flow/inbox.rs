@@ -228,7 +228,7 @@ pub async fn tails(hub: &Hub, after: &[(StreamKey, i64)], most: usize) -> Result
 }
 
 fn stream_event(event: UserEvent, texts: &Texts) -> StreamEvent {
-    let UserEvent { seq, event, detail, item: row } = event;
+    let UserEvent { seq, event, detail, about, item: row } = event;
     let shown = |made: fn(Box<InboxItem>) -> EventBody| row.map(|row| made(Box::new(item(row, texts))));
     let body = if event == store::stream::ARRIVED {
         shown(EventBody::ItemArrived)
@@ -240,10 +240,12 @@ fn stream_event(event: UserEvent, texts: &Texts) -> StreamEvent {
                 let kind = detail.as_ref().and_then(|detail| detail.get("type")?.as_str());
                 Some(EventBody::AllRead { kind: kind.map(str::to_owned) })
             }
+            Some(StoredEvent::RoomEntered) => about.map(EventBody::RoomEntered),
+            Some(StoredEvent::RoomLeft) => about.map(EventBody::RoomLeft),
             Some(StoredEvent::ItemMoved) | None => None,
         }
     };
-    StreamEvent { seq, body: body.unwrap_or(EventBody::Nothing) }
+    StreamEvent::new(seq, body.unwrap_or(EventBody::Nothing))
 }
 
 type Texts = HashMap<Tsid, Arc<StoredMessage>>;

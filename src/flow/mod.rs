@@ -20,10 +20,11 @@ pub mod alert;
 // Clients sign in; what looks like abuse raises an alert.
 pub mod sign_in;
 
-// Users sign in by the flows above, and have inboxes.
+// Users sign in by the flows above, and have inboxes and rooms.
 pub mod user;
 
 pub mod inbox;
+pub mod room;
 
 // These accept messages, publish events, open keys or read inboxes by the flows above; `start` makes the hub that all
 // flows take.

@@ -9,7 +9,7 @@ use crate::id::Tsid;
 use crate::limits;
 use crate::store::hub::HubLock;
 use crate::store::partner::RetentionProgress;
-use crate::store::{self, message, partition::MaintenanceRound};
+use crate::store::{self, chat_message, message, partition::MaintenanceRound};
 
 /// Makes one round of all retention steps. A step that fails is logged and tried again in the next round. Returns what
 /// happened to the partitions.
@@ -35,6 +35,11 @@ pub async fn retain(hub: &Hub) -> Result<MaintenanceRound> {
     step("providers' ids", until_none(|| store::provider_ref::delete_old(db, below, rows))).await;
     step("redrives", store::redrive::delete_finished(db, oldest)).await;
     step("tickets", store::ticket::delete_old(db, now)).await;
+    let versions_below = now - limits::CHAT_VERSIONS_KEPT;
+    step("former texts of rooms", until_none(|| chat_message::delete_old_versions(db, versions_below, rows))).await;
+    step("marks of readers", until_none(|| store::member::delete_old_marks(db, now - limits::READ_MARKS_KEPT, rows)))
+        .await;
+    step("messages of rooms", delete_old_chat(hub)).await;
     step("events of streams", drop_stream_weeks(hub)).await;
     step("alerts", store::alert::delete_cleared(db, oldest)).await;
     step("endpoints that are paused", disable_long_paused(hub)).await;
@@ -69,6 +74,17 @@ async fn wipe_all(hub: &Hub) -> Result<()> {
                 "the content of a partner could not be erased; it is erased by the next round"
             );
         }
+    }
+    Ok(())
+}
+
+/// Deletes messages of rooms that are older than their room, or its partner, keeps them.
+async fn delete_old_chat(hub: &Hub) -> Result<()> {
+    let (db, now) = (hub.store.api(), hub.clock.now());
+    for room in store::room::with_retention(db).await? {
+        let below = Tsid::floor(now - TimeDelta::days(i64::from(room.days)));
+        let key = (room.shard, room.room_id);
+        until_none(|| chat_message::delete_old(db, key, below, limits::HOUSEKEEPING_BATCH)).await?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::model::access::permit::{AdminPermit, forbidden};
 use crate::model::access::principal::{Account, Actor, Origin, Principal};
 use crate::model::access::role::Role;
 use crate::model::access::sign_in_throttle::{Failures, MAX_CLIENT_FAILURES};
-use crate::model::access::token::{ACCESS_TTL, Claims, REFRESH_TTL, TokenKeys, TokenRefusal};
+use crate::model::access::token::{ACCESS_TTL, Claims, REFRESH_TTL, TokenKeys, TokenRefusal, subscriber_key_of};
 use crate::model::access::user::user_of_client;
 use crate::model::network;
 use crate::model::partner::{Partner, PartnerStatus};
@@ -273,10 +273,12 @@ fn limited(retry_after_s: u32, detail: &str) -> Error {
 /// the account or an unknown key has to be read and the database fails.
 pub async fn authenticate(hub: &Hub, token: &str) -> Result<Arc<Account>> {
     let now = hub.clock.now();
+    let user = || Err(forbidden("a client's access token; this one is a user's"));
+    if subscriber_key_of(token).is_some() {
+        return user();
+    }
     let claims = match verified(hub, |keys| keys.verify(token, now)).await? {
-        Err(TokenRefusal::Invalid) if hub.token_keys.get().verify_user(token, now).is_ok() => {
-            return Err(forbidden("a client's access token; this one is a user's"));
-        }
+        Err(TokenRefusal::Invalid) if hub.token_keys.get().verify_user(token, now).is_ok() => return user(),
         verified => verified.map_err(token_refused)?,
     };
     let account = account(hub, &claims.sub).await?;

@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 
-use super::{intake, sign_in};
+use super::{intake, room, sign_in};
 use crate::clock::Clock;
 use crate::crypt;
 use crate::error::{Error, Result};
@@ -11,8 +11,8 @@ use crate::id::Tsids;
 use crate::store::{self, Store};
 
 /// Makes a hub on a migrated database: takes a node number for this process's ids, brings the clock in step with the
-/// database's, reads the installation's keys and those that sign tokens, and starts the intake writers. It starts no
-/// other task.
+/// database's, reads the installation's keys and those that sign tokens, and starts the writers of messages. It
+/// starts no other task.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database fails; `Error::Internal` if the installation's own master key has the wrong
@@ -27,9 +27,10 @@ pub async fn start(parts: Parts) -> Result<Hub> {
     let master_key = master_key.try_into().map_err(|_| {
         Error::Internal("the installation's own master key in the database has the wrong length".into())
     })?;
-    let (hub, requests) = Hub::new(parts, Identity { ids, cursor_key, pepper, master_key })?;
+    let (hub, queues) = Hub::new(parts, Identity { ids, cursor_key, pepper, master_key })?;
     sign_in::read_keys(&hub).await?;
-    intake::writer::start(&hub, requests);
+    intake::writer::start(&hub, queues.intake);
+    room::send::start(&hub, queues.chat);
     Ok(hub)
 }
 

@@ -12,9 +12,11 @@ use data_encoding::BASE32HEX_NOPAD;
 use sha2::{Digest as _, Sha256};
 
 use super::inbox::{self, UserKey};
+use super::room;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::hub::streams::Listener;
+use crate::id::Tsid;
 use crate::limits;
 use crate::model::inbox::InboxCounts;
 use crate::model::stream::{
@@ -87,14 +89,89 @@ pub async fn open(hub: &Hub, user: UserKey, position: Option<&str>) -> Result<Op
     Ok(OpenStream { epoch, seq, counts, missed, listener })
 }
 
+/// A room's stream that a connection has opened.
+pub struct OpenRoom {
+    pub epoch: Arc<str>,
+    /// The position from which `listener` goes on.
+    pub seq: i64,
+    /// What the connection missed; None: it gave no position.
+    pub missed: Option<std::result::Result<Vec<Arc<StreamEvent>>, ResetReason>>,
+    pub listener: Listener,
+}
+
+/// Opens a room's stream. `position`: epoch and number of the last event that the client has; None: from now on.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached.
+pub async fn open_room(hub: &Hub, key: StreamKey, position: Option<(&str, i64)>) -> Result<OpenRoom> {
+    let epoch = epoch(hub).await?;
+    let heads = store::stream::room_heads(hub.store.api(), &[(key.shard, key.id)]).await?;
+    let mut seq = heads.first().map_or(0, |(_, _, seq)| *seq);
+    let mut missed = match position {
+        None => None,
+        Some((of, _)) if *of != *epoch => Some(Err(ResetReason::Epoch)),
+        Some((_, after)) => {
+            let events = tail(hub, key, after, limits::STREAM_REPLAY + 1).await?;
+            let events = events.after(after, limits::STREAM_REPLAY + 1).and_then(|events| match events.len() {
+                n if n > limits::STREAM_REPLAY => Err(ResetReason::TooFar),
+                _ => Ok(events),
+            });
+            if let Ok(events) = &events {
+                seq = events.last().map_or(after, |event| event.seq);
+            }
+            Some(events.map(|events| events.into_iter().map(Arc::new).collect::<Vec<_>>()))
+        }
+    };
+    // Other connections of the stream may have got more meanwhile.
+    let listener = loop {
+        match hub.streams.join(key, seq) {
+            Ok(listener) => break listener,
+            Err(_) => {
+                let more = tail(hub, key, seq, limits::STREAM_REPLAY).await?;
+                let head = more.head;
+                match (more.after(seq, limits::STREAM_REPLAY), &mut missed) {
+                    (Ok(more), missed) => {
+                        seq = more.last().map_or(seq, |event| event.seq);
+                        if let Some(Ok(events)) = missed {
+                            events.extend(more.into_iter().map(Arc::new));
+                        }
+                    }
+                    (Err(reason), missed) => {
+                        seq = head;
+                        *missed = missed.take().map(|_| Err(reason));
+                    }
+                }
+            }
+        }
+    };
+    Ok(OpenRoom { epoch, seq, missed, listener })
+}
+
 async fn tail(hub: &Hub, key: StreamKey, after: i64, most: usize) -> Result<StreamTail> {
     Ok(tails(hub, &[(key, after)], most).await?.remove(&key).unwrap_or_default())
 }
 
 async fn tails(hub: &Hub, after: &[(StreamKey, i64)], most: usize) -> Result<HashMap<StreamKey, StreamTail>> {
-    // Users' streams are the only kind; another kind is another read, of its own streams.
-    let users: Vec<(StreamKey, i64)> = after.iter().filter(|(key, _)| key.kind == StreamKind::User).copied().collect();
-    inbox::tails(hub, &users, most).await
+    let (users, rooms): (Vec<_>, Vec<_>) = after.iter().partition(|(key, _)| key.kind == StreamKind::User);
+    let mut tails = room::tail::tails(hub, &rooms, most).await?;
+    if !users.is_empty() {
+        tails.extend(inbox::tails(hub, &users, most).await?);
+    }
+    Ok(tails)
+}
+
+/// What came after a number in a stream, in order: at most `most` events.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached. Inside: the reason why the numbers do not go on.
+pub async fn replay(
+    hub: &Hub,
+    key: StreamKey,
+    after: i64,
+    most: usize,
+) -> Result<(i64, Result<Vec<StreamEvent>, ResetReason>)> {
+    let read = tail(hub, key, after, most).await?;
+    Ok((read.head, read.after(after, most)))
 }
 
 /// Reads the streams that are due and sends their events to the connections here. Returns whether more are due.
@@ -106,10 +183,11 @@ pub async fn send_due(hub: &Hub) -> Result<bool> {
     if due.is_empty() {
         return Ok(false);
     }
-    let users: Vec<UserKey> = due.iter().map(|(key, _)| (key.shard, key.id)).collect();
+    let users: Vec<UserKey> = users_of(&due);
     let read = async {
         let tails = tails(hub, &due, limits::STREAM_TAIL).await?;
-        let has_news = tails.values().any(|tail| !tail.events.is_empty());
+        let is_news = |(key, tail): (&StreamKey, &StreamTail)| key.kind == StreamKind::User && !tail.events.is_empty();
+        let has_news = tails.iter().any(is_news);
         let counts = if has_news { inbox::counts_of(hub, hub.store.engine(), &users).await? } else { HashMap::new() };
         Ok::<_, Error>((tails, counts))
     };
@@ -139,6 +217,11 @@ pub async fn send_due(hub: &Hub) -> Result<bool> {
     Ok(!longer.heads.is_empty())
 }
 
+fn users_of(streams: &[(StreamKey, i64)]) -> Vec<UserKey> {
+    let users = streams.iter().filter(|(key, _)| key.kind == StreamKind::User);
+    users.map(|(key, _)| (key.shard, key.id)).collect()
+}
+
 /// Compares all streams that are listened to with the database, and marks those as due that have gone on. Ends all
 /// streams if the database's history is another one.
 ///
@@ -159,10 +242,16 @@ pub async fn sweep(hub: &Hub) -> Result<()> {
         return Ok(());
     }
     for some in listened.chunks(limits::STREAM_SWEEP) {
-        let users: Vec<UserKey> = some.iter().map(|(key, _)| (key.shard, key.id)).collect();
-        let mut behind = StreamHints::default();
+        let (users, mut behind) = (users_of(some), StreamHints::default());
         for head in store::stream::user_heads(hub.store.engine(), &users).await? {
             behind.add(StreamKey::user(head.shard, head.user_id), head.seq);
+        }
+        let rooms = some.iter().filter(|(key, _)| key.kind == StreamKind::Room);
+        let rooms: Vec<(i16, Tsid)> = rooms.map(|(key, _)| (key.shard, key.id)).collect();
+        if !rooms.is_empty() {
+            for (shard, room_id, seq) in store::stream::room_heads(hub.store.engine(), &rooms).await? {
+                behind.add(StreamKey::room(shard, room_id), seq);
+            }
         }
         hub.streams.note_here(&behind);
     }

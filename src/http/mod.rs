@@ -13,6 +13,7 @@ pub mod problem;
 pub mod query;
 pub mod request;
 pub mod server;
+pub mod sockjs;
 pub mod sse;
 pub mod staff_view;
 pub mod stream;

@@ -63,6 +63,23 @@ impl From<Error> for Problem {
     }
 }
 
+impl Problem {
+    /// The code of the error.
+    pub fn code(&self) -> &'static str {
+        self.code.as_str()
+    }
+
+    /// The reason, a stable word.
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+
+    /// A sentence for people.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+}
+
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Problem {
         Error::Refused(refusal).into()

@@ -5,16 +5,21 @@
 pub mod accounts;
 pub mod bulk;
 pub mod causes;
+pub mod chat_limits;
+pub mod chat_queue;
 pub mod connections;
 pub mod endpoint_answers;
 pub mod full_writes;
 pub mod intake_queue;
+pub mod live_notes;
 mod lock;
+pub mod marks;
 pub mod paces;
 pub mod provider_state;
 pub mod provider_states;
 pub mod rates;
 pub mod refused_callbacks;
+pub mod rooms;
 pub mod streams;
 pub mod tail;
 pub mod token_keys;
@@ -48,15 +53,20 @@ use crate::telemetry::Metrics;
 use accounts::Accounts;
 use bulk::Bulk;
 use causes::Causes;
+use chat_limits::ChatLimits;
+use chat_queue::{ChatQueue, ChatRequests};
 use connections::Connections;
 use endpoint_answers::EndpointAnswers;
 use full_writes::FullWrites;
 use intake_queue::{IntakeQueue, Requests};
+use live_notes::LiveNotes;
 use lock::lock;
+use marks::MarkQueue;
 use paces::Paces;
 use provider_states::ProviderStates;
 use rates::Rates;
 use refused_callbacks::RefusedCallbacks;
+use rooms::Rooms;
 use streams::Streams;
 use tail::Tail;
 use token_keys::KnownTokenKeys;
@@ -114,6 +124,14 @@ pub struct Inner {
     pub streams: Arc<Streams>,
     /// Live connections of users here.
     pub connections: Arc<Connections>,
+    /// Messages that wait to be written into rooms.
+    pub chat: ChatQueue,
+    pub chat_limits: ChatLimits,
+    pub rooms: Rooms,
+    /// What happens in rooms and is stored nowhere.
+    pub live_notes: Arc<LiveNotes>,
+    /// Marks of rooms' members that wait to be written.
+    pub marks: MarkQueue,
     /// Messages whose events callers watch.
     pub watches: Arc<Watches>,
     /// Breaker, limit and reservations of each provider, as this process knows them.
@@ -124,6 +142,7 @@ pub struct Inner {
     sign_in_throttle: Mutex<SignInThrottle>,
     sign_up_throttle: Mutex<SignUpThrottle>,
     user_requests: Mutex<Buckets>,
+    room_makers: Mutex<Buckets>,
     gates: Mutex<EndpointConcurrency>,
     /// One permit: a count over many rows keeps an engine connection busy, so one runs at a time.
     pub count_turn: Semaphore,
@@ -165,16 +184,24 @@ pub struct Identity {
     pub master_key: [u8; crypt::KEY_BYTES],
 }
 
+/// The writers' ends of the queues.
+pub struct Queues {
+    pub intake: Requests,
+    pub chat: Vec<ChatRequests>,
+}
+
 impl Hub {
-    /// Makes a hub with empty state, and the queue from which its intake writers take. The caller has brought
+    /// Makes a hub with empty state, and the queues from which its writers take. The caller has brought
     /// `parts.clock` in step with the database's clock: the first id is made here.
     ///
     /// # Errors
     /// `Error::Internal` if the metrics cannot be registered.
-    pub fn new(parts: Parts, identity: Identity) -> Result<(Hub, Requests)> {
+    pub fn new(parts: Parts, identity: Identity) -> Result<(Hub, Queues)> {
         let Parts { settings, store, providers, clock, shutdown, master_keys } = parts;
         let Identity { ids, cursor_key, pepper, master_key } = identity;
         let (intake, requests) = IntakeQueue::new();
+        let (chat, chat_requests) = ChatQueue::new(settings.rooms.chat_writers);
+        let chat_limits = ChatLimits::new(settings.rooms.user_sends, settings.rooms.room_sends);
         let hub = Inner {
             process: ids.next(clock.unix_millis()),
             ids,
@@ -196,6 +223,11 @@ impl Hub {
             refused_callbacks: RefusedCallbacks::default(),
             streams: Arc::default(),
             connections: Arc::default(),
+            chat,
+            chat_limits,
+            rooms: Rooms::default(),
+            live_notes: Arc::default(),
+            marks: MarkQueue::default(),
             watches: Arc::default(),
             provider_states: Arc::new(ProviderStates::new(&providers)),
             installation: Arc::new(installation(&settings, &providers)),
@@ -204,6 +236,7 @@ impl Hub {
             sign_in_throttle: Mutex::default(),
             sign_up_throttle: Mutex::default(),
             user_requests: Mutex::new(Buckets::new(limits::USER_REQUESTS, limits::USER_REQUESTS_BURST)),
+            room_makers: Mutex::new(Buckets::hourly(limits::ROOMS_MADE)),
             gates: Mutex::default(),
             count_turn: Semaphore::new(1),
             ledger_turns: Semaphore::new(limits::LEDGERS_AT_ONCE),
@@ -216,7 +249,7 @@ impl Hub {
             clock,
             shutdown,
         };
-        Ok((Hub(Arc::new(hub)), requests))
+        Ok((Hub(Arc::new(hub)), Queues { intake: requests, chat: chat_requests }))
     }
 
     /// Returns a new id, greater than all that this process made before.
@@ -242,6 +275,11 @@ impl Hub {
     /// Locks the counts of users' recent requests. Hold it briefly, never across an await.
     pub fn user_requests(&self) -> MutexGuard<'_, Buckets> {
         lock(&self.user_requests)
+    }
+
+    /// Locks the counts of rooms that users made lately. Hold it briefly, never across an await.
+    pub fn room_makers(&self) -> MutexGuard<'_, Buckets> {
+        lock(&self.room_makers)
     }
 
     /// Locks the counts of webhook calls in flight per endpoint. Hold it briefly, never across an await.

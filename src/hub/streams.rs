@@ -5,7 +5,9 @@
 //! by NOTIFY. A hint may be lost: a sweep compares all heads every two seconds.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use tokio::sync::Notify;
@@ -58,18 +60,24 @@ impl Listener {
     /// Waits for news. None: the connection took too little, or the stream's reader gave it up; it has to resume.
     /// Cancel-safe.
     pub async fn next(&mut self) -> Option<StreamNews> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// As `next`, for a task that waits for several streams.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<StreamNews>> {
         loop {
-            match self.news.recv().await? {
-                StreamNews::Events { mut events, counts } => {
+            match ready!(self.news.poll_recv(cx)) {
+                Some(StreamNews::Events { mut events, counts }) => {
                     events.retain(|event| event.seq > self.has);
                     let Some(last) = events.last() else { continue };
                     self.has = last.seq;
-                    return Some(StreamNews::Events { events, counts });
+                    return Poll::Ready(Some(StreamNews::Events { events, counts }));
                 }
-                reset @ StreamNews::Reset { .. } => {
+                Some(reset @ StreamNews::Reset { .. }) => {
                     self.has = 0;
-                    return Some(reset);
+                    return Poll::Ready(Some(reset));
                 }
+                None => return Poll::Ready(None),
             }
         }
     }
@@ -251,7 +259,7 @@ mod tests {
     use crate::model::stream::EventBody;
 
     fn events(seqs: std::ops::RangeInclusive<i64>) -> Vec<Arc<StreamEvent>> {
-        seqs.map(|seq| Arc::new(StreamEvent { seq, body: EventBody::Nothing })).collect()
+        seqs.map(|seq| Arc::new(StreamEvent::new(seq, EventBody::Nothing))).collect()
     }
 
     /// What has arrived for it.

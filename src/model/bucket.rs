@@ -21,6 +21,11 @@ impl Buckets {
         Buckets { per_second: per_second.into(), burst: burst.into(), by_owner: HashMap::new() }
     }
 
+    /// Buckets that hold `per_hour` and fill at that rate.
+    pub fn hourly(per_hour: u32) -> Buckets {
+        Buckets { per_second: f64::from(per_hour) / 3_600.0, burst: per_hour.into(), by_owner: HashMap::new() }
+    }
+
     /// Takes one from the bucket of `owner`. False if it is empty.
     pub fn take(&mut self, owner: i64, now: DateTime<Utc>) -> bool {
         if self.by_owner.len() >= MAX_KEPT && !self.by_owner.contains_key(&owner) {

@@ -198,8 +198,11 @@ impl<'f> Fields<'f> {
         }
     }
 
-    /// Ends reading: every field that was not taken is reported as unknown.
+    /// Ends reading: every field that was not taken is reported as unknown, unless the form is open.
     pub fn close(self) {
+        if matches!(self.form.kind, Kind::Open(_)) {
+            return;
+        }
         for name in self.left.keys() {
             self.faults.add(self.pointer_to(name), "unknown_field", "is not a field of this object");
         }

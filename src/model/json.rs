@@ -414,7 +414,7 @@ pub fn one_of<T: std::str::FromStr>(
     faults: &Faults,
     code: Code,
 ) -> Option<T> {
-    let parsed = text.parse().ok();
+    let parsed = if words.contains(&text) { text.parse().ok() } else { None };
     if parsed.is_none() {
         let detail = format!("'{}' is none of {}", excerpt(text), words.join(", "));
         faults.add_code(code, pointer, "enum", detail);

@@ -1,18 +1,26 @@
-//! Streams: the numbered changes of one user's inbox, and later of one room. A stream's numbers begin at 1 and have no
-//! gap; a client keeps (epoch, last number) and asks for what came after it.
+//! Streams: the numbered changes of one user's inbox and rooms, or of one room. A stream's numbers begin at 1 and have
+//! no gap; a client keeps (epoch, last number) and asks for what came after it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use chrono::{DateTime, Utc};
+
+use super::chat_message::ChatMessage;
 use super::inbox::{InboxCounts, InboxItem};
 use crate::id::Tsid;
 
 /// The kinds of streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum StreamKind {
-    /// Of one user: its inbox.
+    /// Of one user: its inbox, and the rooms that it enters and leaves.
     User,
+    /// Of one room.
+    Room,
 }
+
+/// Every kind.
+pub const STREAM_KINDS: [StreamKind; 2] = [StreamKind::User, StreamKind::Room];
 
 /// A stream: its kind, and the row it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,6 +34,11 @@ impl StreamKey {
     /// The stream of a user.
     pub fn user(shard: i16, user_id: Tsid) -> StreamKey {
         StreamKey { kind: StreamKind::User, shard, id: user_id }
+    }
+
+    /// The stream of a room.
+    pub fn room(shard: i16, room_id: Tsid) -> StreamKey {
+        StreamKey { kind: StreamKind::Room, shard, id: room_id }
     }
 }
 
@@ -50,6 +63,28 @@ impl StreamHints {
 pub struct StreamEvent {
     pub seq: i64,
     pub body: EventBody,
+    pub texts: EventTexts,
+}
+
+impl StreamEvent {
+    /// An event that was not shown to any connection yet.
+    pub fn new(seq: i64, body: EventBody) -> StreamEvent {
+        StreamEvent { seq, body, texts: EventTexts::default() }
+    }
+}
+
+/// An event as connections get it, made once for all that get the same: its message, and its envelope.
+#[derive(Debug, Clone, Default)]
+pub struct EventTexts {
+    pub message: OnceLock<Arc<str>>,
+    pub envelope: OnceLock<Arc<str>>,
+}
+
+impl PartialEq for EventTexts {
+    fn eq(&self, _other: &EventTexts) -> bool {
+        // They follow from the event.
+        true
+    }
 }
 
 /// What changed. A replayed event shows its subject as it is now: a text that was erased comes back through no stream.
@@ -63,8 +98,82 @@ pub enum EventBody {
     Seen,
     /// All items were read; of one type, if it is named.
     AllRead { kind: Option<String> },
+    /// The user came into a room.
+    RoomEntered(Tsid),
+    /// The user left a room, or was removed.
+    RoomLeft(Tsid),
+    /// Something happened in a room.
+    Room(Box<RoomEvent>),
     /// Takes a number and tells nothing: its item arrived again later, or is gone.
     Nothing,
+}
+
+/// Something that happened in a room.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RoomEvent {
+    pub kind: RoomEventKind,
+    pub at: DateTime<Utc>,
+    /// The user that did it.
+    pub actor: Option<Tsid>,
+    /// The message's number in the stream; of a member's event the user.
+    pub about: Option<i64>,
+    /// The message, as it is now.
+    pub message: Option<ChatMessage>,
+}
+
+/// The kinds of events in rooms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoomEventKind {
+    /// The message's own row is the event.
+    MessageCreated,
+    MessageEdited,
+    MessageDeleted,
+    MemberJoined,
+    MemberLeft,
+    MemberRemoved,
+    MemberChanged,
+    RoomCreated,
+    RoomChanged,
+    RoomClosed,
+}
+
+/// Every one of them.
+pub const ROOM_EVENT_KINDS: [RoomEventKind; 10] = [
+    RoomEventKind::MessageCreated,
+    RoomEventKind::MessageEdited,
+    RoomEventKind::MessageDeleted,
+    RoomEventKind::MemberJoined,
+    RoomEventKind::MemberLeft,
+    RoomEventKind::MemberRemoved,
+    RoomEventKind::MemberChanged,
+    RoomEventKind::RoomCreated,
+    RoomEventKind::RoomChanged,
+    RoomEventKind::RoomClosed,
+];
+
+impl RoomEventKind {
+    /// The stable word in the database and the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RoomEventKind::MessageCreated => "MESSAGE_CREATED",
+            RoomEventKind::MessageEdited => "MESSAGE_EDITED",
+            RoomEventKind::MessageDeleted => "MESSAGE_DELETED",
+            RoomEventKind::MemberJoined => "MEMBER_JOINED",
+            RoomEventKind::MemberLeft => "MEMBER_LEFT",
+            RoomEventKind::MemberRemoved => "MEMBER_REMOVED",
+            RoomEventKind::MemberChanged => "MEMBER_CHANGED",
+            RoomEventKind::RoomCreated => "ROOM_CREATED",
+            RoomEventKind::RoomChanged => "ROOM_CHANGED",
+            RoomEventKind::RoomClosed => "ROOM_CLOSED",
+        }
+    }
+}
+
+impl std::str::FromStr for RoomEventKind {
+    type Err = ();
+    fn from_str(text: &str) -> Result<RoomEventKind, ()> {
+        ROOM_EVENT_KINDS.into_iter().find(|kind| kind.as_str() == text).ok_or(())
+    }
 }
 
 /// The events of users' streams that have a row in `stream_events`.
@@ -75,11 +184,19 @@ pub enum StoredEvent {
     ItemMoved,
     Seen,
     AllRead,
+    RoomEntered,
+    RoomLeft,
 }
 
 /// Every one of them.
-pub const STORED_EVENTS: [StoredEvent; 4] =
-    [StoredEvent::ItemChanged, StoredEvent::ItemMoved, StoredEvent::Seen, StoredEvent::AllRead];
+pub const STORED_EVENTS: [StoredEvent; 6] = [
+    StoredEvent::ItemChanged,
+    StoredEvent::ItemMoved,
+    StoredEvent::Seen,
+    StoredEvent::AllRead,
+    StoredEvent::RoomEntered,
+    StoredEvent::RoomLeft,
+];
 
 impl StoredEvent {
     /// The stable word in the database.
@@ -89,6 +206,8 @@ impl StoredEvent {
             StoredEvent::ItemMoved => "ITEM_MOVED",
             StoredEvent::Seen => "INBOX_SEEN",
             StoredEvent::AllRead => "INBOX_READ",
+            StoredEvent::RoomEntered => "ROOM_ENTERED",
+            StoredEvent::RoomLeft => "ROOM_LEFT",
         }
     }
 }
@@ -164,7 +283,7 @@ mod tests {
     use super::*;
 
     fn tail(seqs: &[i64], head: i64) -> StreamTail {
-        let event = |seq: &i64| StreamEvent { seq: *seq, body: EventBody::Nothing };
+        let event = |seq: &i64| StreamEvent::new(*seq, EventBody::Nothing);
         StreamTail { events: seqs.iter().map(event).collect(), head }
     }
 

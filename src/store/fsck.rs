@@ -39,7 +39,7 @@ pub enum Scope {
 }
 
 /// All invariants in the order in which they are checked: name, meaning, scope.
-pub const INVARIANTS: [(&str, &str, Scope); 28] = [
+pub const INVARIANTS: [(&str, &str, Scope); 29] = [
     ("lease", "a status and its lease agree", Scope::Slice),
     ("attempts", "attempts are 1..n without gaps", Scope::Slice),
     ("in_flight", "at most one attempt in flight, and only the newest", Scope::Slice),
@@ -71,7 +71,8 @@ pub const INVARIANTS: [(&str, &str, Scope); 28] = [
     ("stats", "the statistics are what a recount gives", Scope::AllSlices),
     // These read all users and all items, so they are left out of the rounds of a watch.
     ("inbox", "an item is in an inbox if its delivery arrived, and only then", Scope::AllSlices),
-    ("heads", "the stream of a user is numbered without gaps up to its head", Scope::AllSlices),
+    ("heads", "the stream of a user or a room is numbered without gaps up to its head", Scope::AllSlices),
+    ("rooms", "the head of a room agrees with its members, messages and marks", Scope::AllSlices),
     ("users", "users are on the shards of their partners, and nothing is left of deleted ones", Scope::AllSlices),
 ];
 
@@ -396,6 +397,7 @@ pub async fn check_all(
             let moved = StoredEvent::ItemMoved.as_str();
             find!(conn, invariant, "sql/fsck/heads.sql", since, Tsid::floor(since).0, moved)
         }
+        "rooms" => find!(conn, invariant, "sql/fsck/rooms.sql"),
         "users" => find!(conn, invariant, "sql/fsck/users.sql"),
         "stats" if facts.doubtful.is_empty() => Violations::default(),
         "stats" => {

@@ -11,7 +11,8 @@ use crate::error::Result;
 use crate::id::Tsid;
 use crate::model::fairness::AcceptedCount;
 use crate::model::lane::Lane;
-use crate::model::stream::{StreamHints, StreamKey, StreamKind};
+use crate::model::live::LiveNote;
+use crate::model::stream::{STREAM_KINDS, StreamHints, StreamKey, StreamKind};
 use crate::model::watermark::{ReadyHints, ShardLane};
 
 /// NOTIFY takes less than 8,000 bytes. A list of places that would be longer is left empty, which means "anywhere".
@@ -100,14 +101,33 @@ pub async fn notify_streams(store: &Store, from: Tsid, hints: &StreamHints) -> R
 fn stream_letter(kind: StreamKind) -> char {
     match kind {
         StreamKind::User => 'u',
+        StreamKind::Room => 'r',
     }
 }
 
 fn read_stream(text: &str) -> Option<(StreamKey, i64)> {
-    let kind = [StreamKind::User].into_iter().find(|kind| text.starts_with(stream_letter(*kind)))?;
+    let kind = STREAM_KINDS.into_iter().find(|kind| text.starts_with(stream_letter(*kind)))?;
     let (shard, rest) = text.get(1..)?.split_once('.')?;
     let (id, seq) = rest.split_once(':')?;
     Some((StreamKey { kind, shard: shard.parse().ok()?, id: Tsid(id.parse().ok()?) }, seq.parse().ok()?))
+}
+
+/// Notifies other processes of live notes. What does not fit is dropped.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; the notification may have been
+/// sent.
+pub async fn notify_live(store: &Store, from: Tsid, notes: &[LiveNote]) -> Result<()> {
+    let mut payload = format!("{from};");
+    for note in notes {
+        let note = note.encode();
+        if payload.len() + note.len() + 1 > PAYLOAD_BYTES {
+            break;
+        }
+        payload.push_str(&note);
+        payload.push(',');
+    }
+    notify(store.engine(), Topic::Live, payload).await
 }
 
 /// Sends an echo over the engine's sessions: a listener that receives its own echo works.
@@ -127,6 +147,8 @@ pub enum Notification {
     Shares { from: Tsid, shares: Vec<AcceptedCount> },
     /// Streams have reached these numbers.
     Streams { from: Tsid, hints: StreamHints },
+    /// What happens in rooms and is stored nowhere.
+    Live { from: Tsid, notes: Vec<LiveNote> },
     /// A partner or an API key changed.
     Changed,
     /// These users, or sign-ins of theirs, changed. Empty: perhaps every user.
@@ -144,6 +166,7 @@ pub enum Topic {
     Shares,
     Changed,
     Streams,
+    Live,
     Users,
     Echo,
 }
@@ -155,6 +178,7 @@ impl Topic {
             Topic::Shares => "notihub_shares",
             Topic::Changed => "notihub_changed",
             Topic::Streams => "notihub_streams",
+            Topic::Live => "notihub_live",
             Topic::Users => "notihub_users",
             Topic::Echo => "notihub_proof",
         }
@@ -195,6 +219,9 @@ impl Listener {
         let (from, content) = notification.payload().split_once(';').unwrap_or_default();
         // A payload that cannot be read counts as one of another process, about any place.
         let from = from.parse().unwrap_or(Tsid(0));
+        if notification.channel() == Topic::Live.channel() {
+            return Ok(Notification::Live { from, notes: content.split(',').filter_map(LiveNote::parse).collect() });
+        }
         if notification.channel() == Topic::Shares.channel() {
             return Ok(Notification::Shares { from, shares: content.split(',').filter_map(read_share).collect() });
         }

@@ -47,6 +47,8 @@ pub struct SearchRow {
     pub message: Option<(i16, Tsid)>,
     /// The delivery it belongs to, if its table has that column.
     pub no: Option<i16>,
+    /// The chat message it belongs to (room, id), if its table has these columns.
+    pub chat: Option<(Tsid, Tsid)>,
     /// Its primary key, as text.
     pub key: Vec<String>,
     /// One per column of `Table::columns`.
@@ -62,17 +64,23 @@ impl Table {
         self.has("shard") && self.has("message_id")
     }
 
+    fn is_of_rooms(&self) -> bool {
+        self.has("shard") && self.has("room_id")
+    }
+
     fn is_of_users(&self) -> bool {
         self.has("shard") && self.has("user_id")
     }
 
     /// Whether its rows can be told apart by partner.
     pub fn has_partner(&self) -> bool {
-        self.has("partner_id") || self.is_of_messages() || self.is_of_users()
+        self.has("partner_id") || self.is_of_messages() || self.is_of_users() || self.is_of_rooms()
     }
 
     fn select(&self, partner: Option<Tsid>) -> String {
         let is_of = |column: &str| if self.is_of_messages() { format!("t.{column}") } else { "null".to_owned() };
+        let is_of_chat = self.has("room_id") && self.has("chat_id");
+        let of_chat = |column: &str| if is_of_chat { format!("t.{column}") } else { "null".to_owned() };
         let no = if self.is_of_messages() && self.has("no") { "t.no" } else { "null" };
         let list = |of: Vec<String>| format!("array[{}]::text[]", of.join(", "));
         let key = list(self.key.iter().map(|(name, _)| format!("t.{}::text", quoted(name))).collect());
@@ -89,6 +97,11 @@ impl Table {
                  and u.partner_id = {})",
                 id.0
             ),
+            Some(id) if self.is_of_rooms() => format!(
+                " where exists (select from rooms r where r.shard = t.shard and r.room_id = t.room_id \
+                 and r.partner_id = {})",
+                id.0
+            ),
             Some(id) => format!(
                 " where exists (select from messages m where m.shard = t.shard and m.message_id = t.message_id \
                  and m.partner_id = {})",
@@ -96,9 +109,11 @@ impl Table {
             ),
         };
         format!(
-            "select {}::smallint, {}::bigint, {no}::smallint, {key}, {cells} from {} t{only}",
+            "select {}::smallint, {}::bigint, {no}::smallint, {key}, {cells}, {}::bigint, {}::bigint from {} t{only}",
             is_of("shard"),
             is_of("message_id"),
+            of_chat("room_id"),
+            of_chat("chat_id"),
             self.quoted
         )
     }
@@ -151,6 +166,9 @@ pub async fn end_snapshot(conn: &mut Conn) -> Result<()> {
     Ok(())
 }
 
+/// The columns of `Table::select`.
+type Columns = (Option<i16>, Option<i64>, Option<i16>, Vec<String>, Vec<Option<String>>, Option<i64>, Option<i64>);
+
 /// Calls `row` for every row of a table, or for every row of one partner. With `partner` the table must have
 /// `has_partner`.
 ///
@@ -165,10 +183,10 @@ pub async fn for_each_row(
     let select = table.select(partner);
     let mut rows = sqlx::query(sqlx::AssertSqlSafe(select)).fetch(conn);
     while let Some(found) = rows.try_next().await? {
-        let (shard, message_id, no, key, cells) =
-            <(Option<i16>, Option<i64>, Option<i16>, Vec<String>, Vec<Option<String>>)>::from_row(&found)?;
+        let (shard, message_id, no, key, cells, room_id, chat_id) = Columns::from_row(&found)?;
         let message = shard.zip(message_id).map(|(shard, id)| (shard, Tsid(id)));
-        row(SearchRow { message, no, key, cells });
+        let chat = room_id.zip(chat_id).map(|(room_id, chat_id)| (Tsid(room_id), Tsid(chat_id)));
+        row(SearchRow { message, no, chat, key, cells });
     }
     Ok(())
 }

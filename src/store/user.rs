@@ -221,7 +221,7 @@ pub async fn void_tokens(
 }
 
 /// Removes all that is personal from a user's row, and marks it as deleted. `external_hash`: keyed hash of its external
-/// id; `user_code`: a new one, so that the former one finds no user.
+/// id; `user_code`: a new one, so that the former one finds no user. Its names stay for `to_erase`.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
@@ -235,9 +235,46 @@ pub async fn delete(
     now: DateTime<Utc>,
 ) -> Result<()> {
     let state = UserState::Deleted.as_str();
-    sqlx::query_file!("sql/user/delete.sql", shard, user_id.0, state, external_hash, user_code, now)
+    let name = user_id.to_string();
+    sqlx::query_file!("sql/user/delete.sql", shard, user_id.0, state, external_hash, user_code, now, name)
         .execute(db)
         .await?;
+    Ok(())
+}
+
+/// A deleted user whose messages are not erased yet.
+pub struct UserToErase {
+    pub shard: i16,
+    pub partner_id: Tsid,
+    pub user_id: Tsid,
+    /// Its former external id, if any, and its userId: what deliveries are addressed to.
+    pub names: Vec<String>,
+    pub deleted_at: DateTime<Utc>,
+}
+
+/// Up to `rows` deleted users whose messages are not erased yet.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn to_erase(db: impl Db<'_>, rows: i64) -> Result<Vec<UserToErase>> {
+    let rows = sqlx::query_file!("sql/user/to_erase.sql", rows).fetch_all(db).await?.into_iter();
+    let user = |shard, partner_id, user_id, names, deleted_at| UserToErase {
+        shard,
+        partner_id: Tsid(partner_id),
+        user_id: Tsid(user_id),
+        names,
+        deleted_at,
+    };
+    Ok(rows.map(|r| user(r.shard, r.partner_id, r.user_id, r.names, r.deleted_at)).collect())
+}
+
+/// Forgets the names of a deleted user: its messages are erased.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn erase_done(db: impl Db<'_>, shard: i16, user_id: Tsid) -> Result<()> {
+    sqlx::query_file!("sql/user/erase_done.sql", shard, user_id.0).execute(db).await?;
     Ok(())
 }
 
@@ -391,4 +428,14 @@ pub async fn touch(
 ) -> Result<()> {
     sqlx::query_file!("sql/user/touch.sql", shard, user_id.0, now, before).execute(db).await?;
     Ok(())
+}
+
+/// Those of these ids that are users of the partner and have not gone.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn existing(db: impl Db<'_>, shard: i16, partner_id: Tsid, ids: &[Tsid]) -> Result<Vec<Tsid>> {
+    let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
+    let found = sqlx::query_file_scalar!("sql/user/existing.sql", shard, partner_id.0, &ids).fetch_all(db).await?;
+    Ok(found.into_iter().map(Tsid).collect())
 }

@@ -62,3 +62,13 @@ pub async fn list(db: impl Db<'_>, shard: i16, user_id: Tsid, below: Tsid, rows:
     let found = sqlx::query_file!("sql/user_block/list.sql", shard, user_id.0, below.0, rows).fetch_all(db).await?;
     found.into_iter().map(|r| user!(r)).collect()
 }
+
+/// A block between a user and one of these others: who blocked, and who is blocked.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn between(db: impl Db<'_>, shard: i16, user_id: Tsid, others: &[Tsid]) -> Result<Option<(Tsid, Tsid)>> {
+    let others: Vec<i64> = others.iter().map(|id| id.0).collect();
+    let found = sqlx::query_file!("sql/user_block/between.sql", shard, user_id.0, &others).fetch_optional(db).await?;
+    Ok(found.map(|r| (Tsid(r.user_id), Tsid(r.blocked_id))))
+}

@@ -72,8 +72,10 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
             Notification::Ready { from, .. }
             | Notification::Shares { from, .. }
             | Notification::Streams { from, .. }
+            | Notification::Live { from, .. }
                 if from == hub.process => {}
             Notification::Streams { hints, .. } => hub.streams.note_here(&hints),
+            Notification::Live { notes, .. } => notes.into_iter().for_each(|note| hub.live_notes.note_here(note)),
             Notification::Ready { ready, .. } => hub.wake.notify_here(&ready),
             Notification::Shares { shares, .. } => {
                 let (now, mut fairness) = (hub.clock.now(), hub.fairness());

@@ -52,8 +52,10 @@ pub fn start(hub: &Hub, role: Role) {
         topics.push(Topic::Ready);
     }
     if role != Role::Worker {
-        topics.push(Topic::Streams);
+        topics.extend([Topic::Streams, Topic::Live]);
         streams::start_reading(hub);
+        streams::start_marks(hub);
+        streams::start_live_notes(hub);
     }
     hints::start_listening(hub, topics);
     if role != Role::Worker {
@@ -80,6 +82,7 @@ pub fn start(hub: &Hub, role: Role) {
     repeat(hub, "release", every(limits::RELEASE_EVERY), release);
     let stalled = Stateful::default();
     repeat(hub, "sequences", every(limits::SEQUENCES_EVERY), move |hub| restart_stalled(hub, stalled.clone()));
+    repeat(hub, "erase users", every(limits::ERASE_USERS_EVERY), move |hub| erase_users(hub, worker));
     repeat(hub, "redrive", every(limits::REDRIVE_EVERY), redrive);
     repeat(hub, "complete", every(limits::COMPLETE_EVERY), complete);
     repeat(hub, "receipts", every(limits::RECEIPT_EVERY), |hub: Hub| async move { flow::receipt::apply(&hub).await });
@@ -251,11 +254,21 @@ async fn watch(hub: Hub) -> Result<bool> {
 
 /// Checks what is new, in the oldest of the workers that live.
 async fn fsck(hub: Hub, worker: Tsid, watch: Arc<Mutex<flow::fsck::Watch>>) -> Result<bool> {
-    let living = store::worker::list(hub.store.engine(), hub.clock.now() - limits::WORKER_SEEN).await?;
-    if living.iter().map(|row| row.worker_id).min() == Some(worker.0) {
+    if is_oldest(&hub, worker).await? {
         flow::fsck::watch_lately(&hub, &mut *watch.lock().await).await?;
     }
     Ok(false)
+}
+
+/// Erases the messages to erased users, in the oldest of the workers that live.
+async fn erase_users(hub: Hub, worker: Tsid) -> Result<bool> {
+    Ok(is_oldest(&hub, worker).await? && flow::erase::erase_users(&hub).await?)
+}
+
+/// Whether this worker is the oldest of those that live: it does what one of them is to do.
+async fn is_oldest(hub: &Hub, worker: Tsid) -> Result<bool> {
+    let living = store::worker::list(hub.store.engine(), hub.clock.now() - limits::WORKER_SEEN).await?;
+    Ok(living.iter().map(|row| row.worker_id).min() == Some(worker.0))
 }
 
 /// Measures the depth of the queue for the metrics.

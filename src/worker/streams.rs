@@ -41,6 +41,35 @@ pub fn start_hints(hub: &Hub) {
     });
 }
 
+/// Starts the task that sends live notes of this process to others. What cannot be sent is dropped.
+pub fn start_live_notes(hub: &Hub) {
+    let hub = hub.clone();
+    hub.clone().shutdown.spawn(async move {
+        loop {
+            tokio::select! {
+                () = hub.live_notes.for_others_notify.notified() => (),
+                () = hub.shutdown.stopping() => return,
+            }
+            let notes = hub.live_notes.take_for_others();
+            if !notes.is_empty()
+                && let Err(e) = listen::notify_live(&hub.store, hub.process, &notes).await
+            {
+                tracing::debug!(error = %e, "live notes could not be sent to other processes; they are dropped");
+            }
+            hub.shutdown.sleep(limits::LIVE_NOTES_EVERY).await;
+        }
+    });
+}
+
+/// Starts the loop that writes the marks of rooms' members.
+pub fn start_marks(hub: &Hub) {
+    repeat(hub, "marks", Period::every(limits::MARKS_EVERY), write_marks);
+}
+
+async fn write_marks(hub: Hub) -> Result<bool> {
+    flow::room::mark::write_waiting(&hub).await
+}
+
 /// Starts the readers and the sweep, for a process that has live connections.
 pub fn start_reading(hub: &Hub) {
     let position = Arc::new(Mutex::new(WatchPosition::default()));

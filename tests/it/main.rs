@@ -17,6 +17,7 @@ mod maintenance;
 mod program;
 mod provider;
 mod receipt;
+mod room;
 mod store;
 mod user;
 mod webhook;

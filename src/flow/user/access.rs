@@ -144,6 +144,30 @@ pub async fn on_behalf(hub: &Hub, actor: Actor, partner: Arc<Partner>, name: &st
     }
 }
 
+/// Identifies a user again that was identified before, for a connection that goes on. Call it once the user's stream is
+/// open: a change that came before is seen here, and one that comes after ends the stream.
+///
+/// # Errors
+/// As `by_token`, if the user, its sign-in or its partner may not use the hub any more. `Error::Unavailable` if the
+/// database has to be read and fails.
+pub async fn again(hub: &Hub, caller: &UserCaller) -> Result<UserCaller> {
+    let partner = user_door(hub, caller.partner_id()).await?.ok_or_else(gone)?.partner.clone();
+    let sid = match &caller.door {
+        Door::Token { sid } => *sid,
+        Door::Subscriber | Door::OnBehalf(_) => None,
+    };
+    let (user, stands) = read(hub, &partner, caller.user_id(), sid).await?.ok_or_else(gone)?;
+    partner_is_active(&partner)?;
+    match user.state {
+        UserState::Blocked => Err(blocked()),
+        UserState::Deleted => Err(gone()),
+        UserState::Active if stands && user.tokens_after == caller.user.tokens_after => {
+            Ok(UserCaller { partner, user, ..caller.clone() })
+        }
+        UserState::Active => Err(unauthenticated("the access token was revoked; sign in")),
+    }
+}
+
 fn gone() -> Error {
     unauthenticated("the user of this access token does not exist any more; sign in")
 }

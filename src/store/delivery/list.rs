@@ -1,12 +1,15 @@
 //! Deliveries as the API lists them, and the erasure of their recipients.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 
 use crate::error::Result;
 use crate::id::Tsid;
+use crate::model::channel::Channel;
 use crate::model::delivery::Status;
 use crate::model::lane::Lane;
-use crate::store::{Db, parse_word};
+use crate::store::{Conn, Db, parse_word};
 
 /// A delivery as the API shows it.
 #[derive(Debug, Clone)]
@@ -181,6 +184,7 @@ pub async fn list(
 /// Recipient and content of a delivery.
 pub struct DeliveryRecipient {
     pub no: i16,
+    pub lane: Lane,
     /// Index of its content in the message.
     pub content: i16,
     /// Normalised, as the provider gets it.
@@ -190,7 +194,7 @@ pub struct DeliveryRecipient {
     pub status: Status,
 }
 
-/// Recipient, content and status of each delivery of a message, by number.
+/// Recipient, lane, content and status of each delivery of a message, by number.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time. `Error::Internal` for a stored
@@ -201,6 +205,7 @@ pub async fn recipients(db: impl Db<'_>, shard: i16, message_id: Tsid) -> Result
         let status = parse_word(&r.status, "status")?;
         Ok(DeliveryRecipient {
             no: r.no,
+            lane: Lane(r.lane),
             content: r.content,
             recipient: r.recipient,
             recipient_as_given: r.written,
@@ -208,6 +213,30 @@ pub async fn recipients(db: impl Db<'_>, shard: i16, message_id: Tsid) -> Result
         })
     });
     row.collect()
+}
+
+/// A name of a user, of a partner in a shard, whose messages before `below` are looked for.
+pub struct FormerName<'n> {
+    pub shard: i16,
+    pub partner_id: Tsid,
+    pub name: &'n str,
+    pub below: Tsid,
+}
+
+/// The messages with in-app deliveries to these names: (shard, message_id, index of the name). Reads all deliveries,
+/// once for all names: on a connection for scans.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn of_names(conn: &mut Conn, names: &[FormerName<'_>]) -> Result<BTreeSet<(i16, Tsid, usize)>> {
+    let (first, last) = Lane::range_of(Channel::Inapp);
+    let shards: Vec<i16> = names.iter().map(|n| n.shard).collect();
+    let partners: Vec<i64> = names.iter().map(|n| n.partner_id.0).collect();
+    let texts: Vec<String> = names.iter().map(|n| n.name.to_owned()).collect();
+    let below: Vec<i64> = names.iter().map(|n| n.below.0).collect();
+    let rows = sqlx::query_file!("sql/delivery/of_names.sql", &shards, &partners, &texts, &below, first, last);
+    let rows = rows.fetch_all(conn).await?.into_iter();
+    Ok(rows.map(|r| (r.shard, Tsid(r.message_id), usize::try_from(r.which - 1).unwrap_or(usize::MAX))).collect())
 }
 
 /// Erases providers' answers about these deliveries of a message, and the providers' own ids. The caller has locked the

@@ -27,8 +27,8 @@ pub use fallback::{
     LanePosition, NewFallback, ReplaceableDelivery, insert_fallbacks, lock_pending_with_fallback, lock_replaceable,
 };
 pub use list::{
-    DeliveryFilter, DeliveryPage, DeliveryRecipient, DeliveryRow, list, of_message, recipients, redact_answers,
-    redact_recipients, visible,
+    DeliveryFilter, DeliveryPage, DeliveryRecipient, DeliveryRow, FormerName, list, of_message, of_names, recipients,
+    redact_answers, redact_recipients, visible,
 };
 pub use queue::{
     ClaimRequest, ClaimedDelivery, ExpiredLease, SweepPosition, SweptSlice, UnsettledDelivery, claim, expired_pending,

@@ -18,18 +18,32 @@ use crate::support::vendor::Vendor;
 
 /// Bodies of users. They are asked within a user's own limit of requests, so `user` and `inbox` try them field by
 /// field.
-const OF_USERS: [&str; 15] = [
+const OF_USERS: [&str; 29] = [
     "BackgroundImage",
+    "ChatChannelChange",
+    "ChatMessageEdit",
     "InboxRead",
     "InboxSeen",
+    "Invitation",
     "Login",
     "Logout",
+    "MemberChange",
+    "NewAttachment",
+    "NewChatChannel",
+    "NewChatChannelMessage",
+    "NewChatContent",
+    "NewChatMessage",
     "NewDevice",
+    "NewRoom",
+    "OwnRoomChange",
     "PartnerUser",
     "PasswordChange",
     "PresenceChange",
     "ProfileChange",
     "ProfileImage",
+    "ReadMark",
+    "RoomChange",
+    "RoomSettingsChange",
     "SignUp",
     "Snooze",
     "UserRefresh",

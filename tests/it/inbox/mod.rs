@@ -61,21 +61,21 @@ impl App {
 }
 
 /// A stream of events.
-struct Live {
+pub struct Live {
     response: reqwest::Response,
     received: String,
 }
 
 /// One event: its name, id and data.
 #[derive(Debug, PartialEq)]
-struct Event {
-    name: String,
-    id: Option<String>,
-    data: Value,
+pub struct Event {
+    pub name: String,
+    pub id: Option<String>,
+    pub data: Value,
 }
 
 impl Live {
-    async fn open(request: reqwest::RequestBuilder) -> Live {
+    pub async fn open(request: reqwest::RequestBuilder) -> Live {
         let response = request.send().await.expect("an answer");
         assert_eq!(response.status().as_u16(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
@@ -83,7 +83,7 @@ impl Live {
     }
 
     /// The next event; None at the end of the stream.
-    async fn next(&mut self) -> Option<Event> {
+    pub async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some((frame, rest)) = self.received.split_once("\n\n") {
                 let frame = frame.to_owned();
@@ -99,14 +99,14 @@ impl Live {
     }
 
     /// The first frame says how long a client waits before it comes back.
-    async fn expect_retry(&mut self) {
+    pub async fn expect_retry(&mut self) {
         let chunk = timeout(PATIENCE, self.response.chunk()).await.expect("a frame").expect("a body").expect("a frame");
         self.received.push_str(std::str::from_utf8(&chunk).expect("UTF-8"));
         assert!(self.received.starts_with("retry: "), "{}", self.received);
     }
 
     /// The next event, which has this name.
-    async fn expect(&mut self, name: &'static str) -> Event {
+    pub async fn expect(&mut self, name: &'static str) -> Event {
         let event = self.next().await.expect("an event");
         assert_eq!(event.name, name, "{event:?}");
         event
@@ -121,7 +121,7 @@ impl Live {
 }
 
 /// Serves the API of another process.
-async fn serve(hub: &Hub) -> SocketAddr {
+pub async fn serve(hub: &Hub) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     http::server::start(listener, api::router(hub), &hub.shutdown);

@@ -117,3 +117,49 @@ async fn erasure_reaches_users() {
     assert!(noted.iter().all(|entry| !entry.contains("Kim") && !entry.contains("example")), "{noted:?}");
     app.done().await;
 }
+
+/// S4-13: the in-app messages to a user are erased after it, also with an id that is too short for a search: what was
+/// delivered, what waits and what failed. A text that another user got stays for that one, and what is posted later is
+/// to a new user.
+#[tokio::test]
+async fn messages_follow_an_erased_user() {
+    let app = App::new().await;
+    let later = (app.hub.clock.now() + chrono::TimeDelta::days(1)).to_rfc3339();
+    let post = async |to: &str, body: &str, at: Option<&str>| {
+        let message =
+            json!({"type": "A", "scheduledAt": at, "channels": [{"channel": "INAPP", "to": to, "body": body}]});
+        app.post("/v1/messages", message).await.expect(202).body["messageId"].as_str().unwrap().to_owned()
+    };
+    let got = post("u1", "text of u1", None).await;
+    app.work().await;
+    let user = app.ask(&app.token, "GET", "/v1/users/u1", None).await.expect(200).body["userId"].clone();
+    let by_id = post(user.as_str().unwrap(), "text by userId", None).await;
+    let both = json!({"type": "A", "channels": [{"channel": "INAPP", "to": ["u1", "u2"], "body": "text of both"}]});
+    app.post("/v1/messages", both).await.expect(202);
+    app.work().await;
+    let waits = post("u1", "text that waits", Some(&later)).await;
+    let canceled = post("u1", "text canceled", Some(&later)).await;
+    app.ask(&app.token, "POST", &format!("/v1/messages/{canceled}/cancel"), None).await.expect(200);
+
+    app.ask(&app.token, "DELETE", "/v1/users/u1", None).await.expect(204);
+    app.advance(1);
+    post("u1", "text of the new u1", None).await;
+    assert!(!flow::erase::erase_users(&app.hub).await.unwrap());
+    app.work().await;
+    for (message, status) in [(got, "COMPLETED"), (by_id, "COMPLETED"), (waits, "CANCELED"), (canceled, "CANCELED")] {
+        let shown = app.ask(&app.token, "GET", &format!("/v1/messages/{message}"), None).await.expect(200).body;
+        assert_eq!(shown["status"], status, "{shown}");
+        assert!(!shown.to_string().contains("text "), "{shown}");
+    }
+    let bodies = async |user: &str| {
+        let items = on_behalf(&app, user, "GET", "/v1/inbox", None).await.expect(200).body["items"].clone();
+        let bodies = items.as_array().unwrap().iter().map(|item| item["body"].clone());
+        bodies.collect::<Vec<Value>>()
+    };
+    assert_eq!(bodies("u1").await, ["text of the new u1"]);
+    assert_eq!(bodies("u2").await, ["text of both"]);
+    let of_u1 = "select count(*) from deliveries where recipient = 'u1'";
+    assert_eq!(app.count(of_u1).await, 1);
+    assert_eq!(app.count("select count(*) from users where erase_names is not null").await, 0);
+    app.done().await;
+}

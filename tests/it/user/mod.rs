@@ -23,7 +23,7 @@ const FAST: &str = "--bcrypt-cost=10";
 const PASSWORD: &str = "correct horse battery";
 
 /// A new user key of a partner, as `notihub partner user-key` makes it.
-async fn user_key(app: &App, partner_id: Tsid, overlap_s: i64) -> NewUserKey {
+pub async fn user_key(app: &App, partner_id: Tsid, overlap_s: i64) -> NewUserKey {
     let actor = Actor::local_admin("test".into());
     let permit = actor.admin_permit().unwrap();
     flow::partner::rotate_user_key(&app.hub, permit, partner_id, TimeDelta::seconds(overlap_s)).await.unwrap()
@@ -43,13 +43,13 @@ fn claims(app: &App, partner_id: Tsid, sub: &str) -> Value {
 }
 
 /// A token that the partner's server signs for its user.
-fn subscriber(app: &App, partner_id: Tsid, key: &NewUserKey, sub: &str) -> String {
+pub fn subscriber(app: &App, partner_id: Tsid, key: &NewUserKey, sub: &str) -> String {
     let header = json!({"typ": "JWT", "alg": "HS256", "kid": key.kid});
     jwt(&header, &claims(app, partner_id, sub), &key.key)
 }
 
 /// The same with further headers.
-async fn ask_with(
+pub async fn ask_with(
     app: &App,
     token: &str,
     headers: &[(&str, &str)],
@@ -71,7 +71,7 @@ async fn ask_with(
 }
 
 /// With a request on behalf of a user of the test's partner.
-async fn on_behalf(app: &App, user: &str, method: &str, path: &str, body: Option<Value>) -> Answer {
+pub async fn on_behalf(app: &App, user: &str, method: &str, path: &str, body: Option<Value>) -> Answer {
     ask_with(app, &app.token, &[("x-user", user)], method, path, body).await
 }
 

@@ -1,4 +1,4 @@
-//! Erase: removes a person's data from every place that holds it, and then searches every table for what is left.
+//! Erasure of a person by an address, from every place that holds it; then every table is searched for what is left.
 //! `model::person` decides what counts as the person's data; the tables come from the database's catalogue.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,46 +8,15 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::access::permit::AdminPermit;
-use crate::model::delivery::{DeliveryKey, Outcome, Status};
-use crate::model::message::{Content, Detail, ERASED};
+use crate::model::message::ERASED;
 use crate::model::partner::DEFAULT_REGION;
 use crate::model::person::{PersonAddress, TextUse, is_identifier_field};
 use crate::store::search::{self, Column, ColumnKind, SearchRow, Table};
-use crate::store::{self, audit::AuditEntry, delivery, endpoint, message};
+use crate::store::{self, audit::AuditEntry, endpoint};
 
-use super::delivery::settle::end_waiting;
-use super::intake::prepare::key_hash;
-use super::user::leave;
-
-/// Result of an erasure.
-#[derive(Debug, Default)]
-pub struct Erased {
-    /// Deliveries whose recipient was erased.
-    pub deliveries: u64,
-    /// Messages that were changed.
-    pub messages: u64,
-    /// Deliveries to the person that had not been sent and were canceled.
-    pub canceled: u64,
-    /// Deliveries being sent, and contents still to be sent to others: left as they are.
-    pub in_flight: u64,
-    /// Number of rows that still hold the address, by "table.column".
-    pub left: BTreeMap<String, u64>,
-    /// Sealed messages and endpoint headers whose master key is not here: it is unknown what they hold.
-    pub unopened: u64,
-    /// Tables that were not searched: the hub may not read them, or they do not say which rows are the partner's.
-    pub unsearched: Vec<String>,
-    /// Number of rows searched for what is left.
-    pub searched: u64,
-}
-
-/// Progress of an erasure.
-#[derive(Debug, Clone, Copy)]
-pub enum Progress<'a> {
-    /// Number of rows searched so far, and the table being searched.
-    Searched(u64, &'a str),
-    /// Number of messages erased so far.
-    Erased(u64),
-}
+use super::message::{Subject, erase_from_message};
+use super::result::{Erased, Progress};
+use super::user::erase_user;
 
 /// Erases a person from the rows of one partner, or from all if `partner` is None. `recipient` is an address of the
 /// person. Each message is its own transaction; then everything is searched again. Two entries in the audit log say
@@ -77,12 +46,12 @@ pub async fn erase(
     let found = search(hub, &mut conn, &person, partner, &mut progress).await?;
     for hit in &found.elsewhere {
         match hit.table.name.as_str() {
-            "users" => erase_user(hub, permit, &mut conn, hit).await?,
+            "users" => erase_from_users(hub, permit, &mut conn, hit, &mut erased).await?,
             _ => erase_elsewhere(&mut conn, hit).await?,
         }
     }
     for (n, ((shard, message_id), nos)) in found.messages.into_iter().enumerate() {
-        erase_from_message(hub, shard, message_id, &person, &nos, &mut erased).await?;
+        erase_from_message(hub, shard, message_id, &Subject::Address(&person), &nos, &mut erased).await?;
         if n % 1_000 == 999 {
             progress(Progress::Erased(erased.messages));
         }
@@ -194,7 +163,13 @@ fn contains_person(
 ) -> Result<bool> {
     match (table.name.as_str(), column.name.as_str(), row.message) {
         ("messages", "detail", Some((_, message_id))) => {
-            return Ok(person.is_in_detail(&message::decode_detail(&hub.keyring, message_id, cell)?));
+            return Ok(person.is_in_detail(&store::message::decode_detail(&hub.keyring, message_id, cell)?));
+        }
+        ("chat_messages" | "chat_versions", "content", _) => {
+            let (room_id, chat_id) = row.chat.unwrap_or((Tsid(0), Tsid(0)));
+            let content = store::chat_message::decode(&hub.keyring, room_id, chat_id, cell)?;
+            let content = serde_json::to_value(content).unwrap_or_default();
+            return Ok(person.is_in_json(&content, "", TextUse::Prose));
         }
         ("endpoints", "headers", _) => {
             let endpoint_id = row.key.last().and_then(|id| id.parse().ok()).map(Tsid).unwrap_or(Tsid(0));
@@ -214,7 +189,13 @@ fn contains_person(
 }
 
 /// Erases a user that the address belongs to, or the address from what a user says of itself.
-async fn erase_user(hub: &Hub, permit: AdminPermit<'_>, conn: &mut store::Conn, hit: &Hit) -> Result<()> {
+async fn erase_from_users(
+    hub: &Hub,
+    permit: AdminPermit<'_>,
+    conn: &mut store::Conn,
+    hit: &Hit,
+    erased: &mut Erased,
+) -> Result<()> {
     const WHO: [&str; 5] = ["email", "phone", "external_id", "username", "username_key"];
     if !hit.columns.iter().any(|column| WHO.contains(&column.name.as_str())) {
         let (nickname, others): (Vec<&Column>, Vec<&Column>) =
@@ -231,9 +212,13 @@ async fn erase_user(hub: &Hub, permit: AdminPermit<'_>, conn: &mut store::Conn, 
     let db = hub.store.api();
     let Some(user) = store::user::find_in_shards(db, &[shard], user_id).await? else { return Ok(()) };
     let Some(partner) = store::partner::get(db, user.partner_id).await? else { return Ok(()) };
-    match leave::erase(hub, permit.actor().owner_permit(&partner)?, &user).await {
+    match erase_user(hub, permit.actor().owner_permit(&partner)?, &user, |_| ()).await {
         Err(Error::NotFound) => Ok(()),
-        erased => erased,
+        Ok(of_user) => {
+            erased.add(of_user);
+            Ok(())
+        }
+        Err(e) => Err(e),
     }
 }
 
@@ -243,134 +228,26 @@ async fn erase_elsewhere(conn: &mut store::Conn, hit: &Hit) -> Result<()> {
     let of = |names: &[&str]| -> Vec<&Column> {
         hit.columns.iter().filter(|column| names.contains(&column.name.as_str())).collect()
     };
-    let (columns, with) = match table.name.as_str() {
+    let overwritten: [(Vec<&Column>, Option<&str>); 2] = match table.name.as_str() {
         // Refused requests and paces of a destination are deleted as a whole. A request that still waits becomes a
         // message first.
-        "notihub.refusals" | "destination_paces" => return search::delete(conn, table, row).await,
+        "notihub.refusals" | "destination_paces" | "chat_versions" => return search::delete(conn, table, row).await,
         "receipts" => {
             let [provider, event_key] = row.key.as_slice() else { return Ok(()) };
             return store::receipt::redact(conn, provider, event_key).await;
         }
-        "endpoints" => (of(&["contact_email", "description"]), None),
-        "provider_holds" => (of(&["detail"]), None),
-        "alerts" => (of(&["detail"]), Some(ERASED)),
+        // A text that names the person goes as a whole.
+        "chat_messages" => [(of(&["content"]), Some(store::chat_message::EMPTY)), (of(&["temp_id"]), None)],
+        "rooms" => [(of(&["metadata"]), Some("{}")), (of(&["title"]), None)],
+        "endpoints" => [(of(&["contact_email", "description"]), None), (Vec::new(), None)],
+        "provider_holds" => [(of(&["detail"]), None), (Vec::new(), None)],
+        "alerts" => [(of(&["detail"]), Some(ERASED)), (Vec::new(), None)],
         _ => return Ok(()),
     };
-    if columns.is_empty() { Ok(()) } else { search::overwrite_columns(conn, table, row, &columns, with).await }
-}
-
-/// Erases a person from one message. The provider answers of the deliveries `answered` hold the address.
-async fn erase_from_message(
-    hub: &Hub,
-    shard: i16,
-    message_id: Tsid,
-    person: &PersonAddress,
-    answered: &BTreeSet<i16>,
-    erased: &mut Erased,
-) -> Result<()> {
-    let mut tx = hub.store.begin().await?;
-    let Some(row) = message::lock(&mut tx, shard, message_id).await? else { return Ok(()) };
-    tx.rollback().await?;
-    // Deliveries that wait are canceled.
-    let mine = |no: i16, all: &[delivery::DeliveryRecipient]| all.iter().any(|d| d.no == no && is_theirs(d, person));
-    let all = delivery::recipients(hub.store.api(), shard, message_id).await?;
-    let unsettled = delivery::unsettled(hub.store.api(), row.partner_id, shard, message_id).await?;
-    let waiting: Vec<_> =
-        unsettled.into_iter().filter(|w| w.head.status != Status::Processing && mine(w.key.no, &all)).collect();
-    erased.canceled += end_waiting(hub, waiting, &Outcome::Canceled).await? as u64;
-
-    let mut tx = hub.store.begin().await?;
-    let Some(row) = message::lock(&mut tx, shard, message_id).await? else { return Ok(()) };
-    // Lock receipts before deliveries, in the order in which receipts are applied.
-    store::receipt::lock_of_messages(&mut tx, shard, &[message_id]).await?;
-    let all = all_held(&mut tx, shard, message_id).await?;
-    let (settled, held): (Vec<_>, Vec<_>) =
-        all.iter().filter(|d| is_theirs(d, person)).partition(|d| d.status.is_settled());
-    erased.in_flight += held.len() as u64;
-    let nos: Vec<i16> = settled.iter().map(|d| d.no).collect();
-    let gone = |d: &delivery::DeliveryRecipient| d.recipient == ERASED || nos.contains(&d.no);
-    let mut detail = message::decode_detail(&hub.keyring, message_id, &row.detail)?;
-    // A content that only this person gets is theirs; one that others get, too, is theirs only if it names them.
-    let only_theirs: Vec<bool> = (0..detail.contents.len())
-        .map(|n| {
-            let mut of = all.iter().filter(|d| may_say(&detail, d.content, n)).peekable();
-            of.peek().is_some() && of.all(gone)
-        })
-        .collect();
-    // A content that is still to be sent is left as it is: otherwise an empty message would be sent.
-    let still_needed: Vec<bool> = (0..detail.contents.len())
-        .map(|n| all.iter().any(|d| !d.status.is_settled() && may_say(&detail, d.content, n)))
-        .collect();
-    let before = detail.clone();
-    let kept = blank(&mut detail, &only_theirs, &still_needed, all.iter().all(gone), person);
-    erased.in_flight += kept;
-    delivery::redact_recipients(&mut *tx, shard, message_id, &nos).await?;
-    // The provider's id of a delivery that is being sent is still needed.
-    let is_done = |no: &i16| all.iter().any(|d| d.no == *no && d.status.is_settled());
-    let answered: Vec<i16> = nos.iter().chain(answered).copied().filter(is_done).collect();
-    delivery::redact_answers(&mut *tx, shard, message_id, &answered).await?;
-    // The client's id of a message to the person counts as their data, whatever it contains.
-    if let Some(key) = &row.client_msg_id
-        && (!nos.is_empty() || !held.is_empty() || person.is_in_text(key, TextUse::Identifier))
-    {
-        store::idempotency::erase_key(&mut *tx, shard, message_id, key_hash(hub, row.partner_id, key)).await?;
+    for (columns, with) in overwritten {
+        if !columns.is_empty() {
+            search::overwrite_columns(conn, table, row, &columns, with).await?;
+        }
     }
-    if !nos.is_empty() || detail != before {
-        detail.erased = true;
-        let text = message::encode_detail(&hub.keyring, message_id, &detail, message::is_sealed(&row.detail))?;
-        message::update_detail(&mut *tx, shard, message_id, &text).await?;
-    }
-    tx.commit().await?;
-    erased.deliveries += nos.len() as u64;
-    erased.messages += 1;
     Ok(())
-}
-
-/// Locks all deliveries of a message and returns them. No fallback that is not among them can be made until the
-/// transaction ends.
-async fn all_held(tx: &mut store::Conn, shard: i16, message_id: Tsid) -> Result<Vec<delivery::DeliveryRecipient>> {
-    let mut held = 0;
-    loop {
-        let all = delivery::recipients(&mut *tx, shard, message_id).await?;
-        if all.len() == held {
-            return Ok(all);
-        }
-        held = all.len();
-        let keys: Vec<DeliveryKey> = all.iter().map(|d| DeliveryKey { shard, message_id, no: d.no }).collect();
-        delivery::lock(tx, &keys).await?;
-    }
-}
-
-/// Whether a delivery with content number `content`, or one of its fallbacks, sends content number `other`.
-fn may_say(detail: &Detail, content: i16, other: usize) -> bool {
-    let of = |content: i16| usize::try_from(content).ok().and_then(|n| detail.contents.get(n));
-    let next = |content: &i16| of(*content)?.fallback.as_ref().map(|f| f.content);
-    let all = std::iter::successors(Some(content), next).take(detail.contents.len());
-    all.into_iter().any(|content| usize::try_from(content) == Ok(other))
-}
-
-fn is_theirs(d: &delivery::DeliveryRecipient, person: &PersonAddress) -> bool {
-    person.equals(&d.recipient) || d.recipient_as_given.as_deref().is_some_and(|written| person.equals(written))
-}
-
-/// Blanks the person's contents, title and metadata; returns how many contents stay because they are still to be sent.
-fn blank(detail: &mut Detail, only_theirs: &[bool], still_needed: &[bool], whole: bool, person: &PersonAddress) -> u64 {
-    let mut left = 0;
-    for ((content, theirs), still_needed) in detail.contents.iter_mut().zip(only_theirs).zip(still_needed) {
-        let names_them =
-            serde_json::to_value(&*content).is_ok_and(|content| person.is_in_json(&content, "", TextUse::Prose));
-        match (*theirs || names_them, *still_needed) {
-            (true, true) => left += 1,
-            (true, false) => *content = Content::default(),
-            (false, _) => (),
-        }
-    }
-    if whole || detail.title.as_ref().is_some_and(|title| person.is_in_text(title, TextUse::Prose)) {
-        detail.title = None;
-    }
-    let names_them = |name: &str, value: &_| {
-        person.is_in_text(name, TextUse::Identifier) || person.is_in_json(value, "metadata", TextUse::Identifier)
-    };
-    detail.metadata.retain(|name, value| !whole && !names_them(name, value));
-    left
 }

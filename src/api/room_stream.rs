@@ -1,0 +1,361 @@
+//! Rooms over Server-Sent Events: what is unread, the list of rooms, and who has read a message. Values are absolute:
+//! a client replaces what it has, so nothing is lost with a connection.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use utoipa::ToSchema;
+
+use super::chat_message::{UNTIL_TEXT, chat_id, text_of};
+use super::inbox::StreamParams;
+use super::room::RoomShape;
+use super::room_form::room_id;
+use crate::error::{Error, Result};
+use crate::flow;
+use crate::flow::room::access::forbidden_for_another;
+use crate::http::answer::Answer;
+use crate::http::caller::LiveUser;
+use crate::http::query::Query;
+use crate::http::request::PathId;
+use crate::http::sse::{self, Frames};
+use crate::hub::Hub;
+use crate::hub::connections::OpenConnection;
+use crate::hub::live_notes::NoteListener;
+use crate::hub::streams::Listener;
+use crate::id::Tsid;
+use crate::limits;
+use crate::model::access::user::UserCaller;
+use crate::model::chat_message::ChatId;
+use crate::model::live::{LiveNote, LiveWhat};
+use crate::model::stream::StreamKey;
+use crate::store::room::UnreadRoom;
+
+/// What is unread, first.
+#[derive(Serialize, ToSchema)]
+pub struct UnreadSnapshot {
+    /// In all rooms.
+    total: i64,
+    /// By room.
+    rooms: BTreeMap<String, i64>,
+}
+
+/// What is unread in a room, when it changes.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UnreadEvent {
+    room_id: String,
+    /// By user: the caller's alone.
+    unread_counts: BTreeMap<String, i64>,
+    unread_count: i64,
+    /// In all rooms.
+    total: i64,
+    /// The beginning of the last message's text; empty if there is none.
+    last_message: String,
+}
+
+/// The caller's rooms, first.
+#[derive(Serialize, ToSchema)]
+pub struct RoomsSnapshot {
+    /// At most 200, last active first.
+    rooms: Vec<RoomShape>,
+}
+
+/// A room of the list, when it changes.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RoomUpdate {
+    room_id: String,
+    unread_count: i64,
+    /// The beginning of the last message's text; empty if there is none.
+    last_message: String,
+    /// The caller is no longer in it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    is_gone: bool,
+}
+
+/// How many members have read a message.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReadCount {
+    room_id: String,
+    message_id: String,
+    /// Besides its sender.
+    read_count: usize,
+    /// Besides its sender.
+    member_count: usize,
+}
+
+/// Which of the two lists of rooms a stream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Unread,
+    Updates,
+}
+
+/// The caller, whose own id the path has to name.
+fn own(caller: &UserCaller, user_id: &str) -> Result<()> {
+    if caller.user_id().to_string() == user_id { Ok(()) } else { Err(forbidden_for_another()) }
+}
+
+fn until(hub: &Hub, caller: &UserCaller) -> Option<Duration> {
+    caller.until.map(|until| (until - hub.clock.now()).to_std().unwrap_or_default())
+}
+
+#[utoipa::path(get, path = "/api/v1/sse/unread/{userId}", operation_id = "streamUnread", tag = "rooms",
+    security(("bearer" = [])), params(("userId" = String, Path, description = "the caller's own id"), StreamParams),
+    responses((status = 200, description = "Server-Sent Events: `snapshot` (UnreadSnapshot) first, then a message \
+        (UnreadEvent) for each change", content((UnreadSnapshot = "text/event-stream"),
+        (UnreadEvent = "text/event-stream")))))]
+/// Unread counts, live
+///
+/// How many messages the caller has not read, of each of its rooms, whichever device reads them.
+pub async fn unread(
+    State(hub): State<Hub>,
+    LiveUser(caller): LiveUser,
+    mut query: Query,
+    PathId(user_id): PathId,
+) -> Answer<Response> {
+    LiveUser::take_parameters(&mut query);
+    query.close()?;
+    own(&caller, &user_id)?;
+    let source = RoomSource::open(&hub, caller.clone(), Kind::Unread).await?;
+    let mut first = Frames::default();
+    let rooms: BTreeMap<String, i64> =
+        source.known.values().map(|room| (room.room_id.to_string(), room.unread)).collect();
+    first.event("snapshot", None, &UnreadSnapshot { total: rooms.values().sum(), rooms });
+    Ok(sse::respond(first, source, until(&hub, &caller)))
+}
+
+#[utoipa::path(get, path = "/api/v1/sse/updates/{userId}", operation_id = "streamRooms", tag = "rooms",
+    security(("bearer" = [])), params(("userId" = String, Path, description = "the caller's own id"), StreamParams),
+    responses((status = 200, description = "Server-Sent Events: `snapshot` (RoomsSnapshot) first, then a message \
+        (RoomUpdate) for each change", content((RoomsSnapshot = "text/event-stream"),
+        (RoomUpdate = "text/event-stream")))))]
+/// The list of rooms, live
+///
+/// The caller's rooms, and each that has a new message, another unread count, or is new or gone.
+pub async fn updates(
+    State(hub): State<Hub>,
+    LiveUser(caller): LiveUser,
+    mut query: Query,
+    PathId(user_id): PathId,
+) -> Answer<Response> {
+    LiveUser::take_parameters(&mut query);
+    query.close()?;
+    own(&caller, &user_id)?;
+    let source = RoomSource::open(&hub, caller.clone(), Kind::Updates).await?;
+    let rooms = flow::room::history::rooms(&hub, &caller, Tsid(i64::MAX), None, limits::ROOMS_LIVE).await?;
+    let mut first = Frames::default();
+    first.event("snapshot", None, &RoomsSnapshot { rooms: rooms.into_iter().map(RoomShape::of).collect() });
+    Ok(sse::respond(first, source, until(&hub, &caller)))
+}
+
+/// The rooms of a user, as frames when they change.
+struct RoomSource {
+    hub: Hub,
+    caller: UserCaller,
+    kind: Kind,
+    known: HashMap<Tsid, UnreadRoom>,
+    listeners: HashMap<Tsid, (Listener, NoteListener)>,
+    own: Listener,
+    notes: mpsc::Receiver<LiveNote>,
+    note_sender: mpsc::Sender<LiveNote>,
+    _open: OpenConnection,
+}
+
+impl RoomSource {
+    async fn open(hub: &Hub, caller: UserCaller, kind: Kind) -> Result<RoomSource> {
+        let (note_sender, notes) = mpsc::channel(limits::LIVE_NOTES);
+        let own = flow::stream::open(hub, caller.key(), None).await?.listener;
+        let caller = flow::user::access::again(hub, &caller).await?;
+        let _open = flow::presence::connect(hub, caller.key());
+        let mut source = RoomSource {
+            hub: hub.clone(),
+            caller,
+            kind,
+            known: HashMap::new(),
+            listeners: HashMap::new(),
+            own,
+            notes,
+            note_sender,
+            _open,
+        };
+        source.refresh().await?;
+        Ok(source)
+    }
+
+    /// Reads the rooms anew, listens to those that are new, and returns what has changed.
+    async fn refresh(&mut self) -> Result<Vec<UnreadRoom>> {
+        let rooms = flow::room::history::unread(&self.hub, self.caller.key()).await?;
+        let mut now: HashMap<Tsid, UnreadRoom> = rooms.into_iter().map(|room| (room.room_id, room)).collect();
+        let changed: Vec<UnreadRoom> = now
+            .values()
+            .filter(|room| {
+                let known = self.known.get(&room.room_id);
+                known.is_none_or(|known| (known.unread, known.last_seq) != (room.unread, room.last_seq))
+            })
+            .copied()
+            .collect();
+        // A room that is gone has the number 0 for its last message from here on.
+        let is_gone = |room: &&UnreadRoom| !now.contains_key(&room.room_id);
+        let gone: Vec<UnreadRoom> = self.known.values().filter(is_gone).copied().collect();
+        let gone = gone.into_iter().map(|room| UnreadRoom { unread: 0, last_seq: -1, ..room });
+        let changed = changed.into_iter().chain(gone).collect();
+        std::mem::swap(&mut self.known, &mut now);
+        self.listeners.retain(|room_id, _| self.known.contains_key(room_id));
+        let missing: Vec<Tsid> =
+            self.known.keys().filter(|room_id| !self.listeners.contains_key(room_id)).copied().collect();
+        for room_id in missing {
+            let key = StreamKey::room(self.caller.shard(), room_id);
+            let listener = flow::stream::open_room(&self.hub, key, None).await?.listener;
+            let notes = self.hub.live_notes.listen(room_id, self.note_sender.clone());
+            self.listeners.insert(room_id, (listener, notes));
+        }
+        Ok(changed)
+    }
+
+    /// Waits until something may have changed. False: a stream was given up, the client has to come back.
+    async fn wait(&mut self) -> bool {
+        let RoomSource { listeners, own, notes, caller, .. } = self;
+        let me = caller.user_id();
+        // A note may be lost: the counts are read anew now and then.
+        let at_last = Instant::now() + limits::UNREAD_AGAIN;
+        loop {
+            let rooms = poll_fn(|cx| {
+                for (listener, _) in listeners.values_mut() {
+                    if let Poll::Ready(news) = listener.poll_next(cx) {
+                        return Poll::Ready(news.is_some());
+                    }
+                }
+                Poll::Pending
+            });
+            tokio::select! {
+                goes_on = rooms => return goes_on,
+                news = own.next() => return news.is_some(),
+                Some(note) = notes.recv() => {
+                    if note.user_id == me && matches!(note.what, LiveWhat::Read(_)) {
+                        return true;
+                    }
+                }
+                () = sleep_until(at_last) => return true,
+            }
+        }
+    }
+
+    async fn write(&self, frames: &mut Frames, changed: Vec<UnreadRoom>) -> Result<()> {
+        let shard = self.caller.shard();
+        let keys: Vec<(i16, Tsid, i64)> =
+            changed.iter().filter(|room| room.last_seq > 0).map(|room| (shard, room.room_id, room.last_seq)).collect();
+        let lasts = flow::room::history::lasts(&self.hub, &keys).await?;
+        let total = self.known.values().map(|room| room.unread).sum();
+        for room in changed {
+            let text = lasts.get(&room.room_id).map(|last| text_of(last, UNTIL_TEXT)).unwrap_or_default();
+            let (room_id, unread) = (room.room_id.to_string(), room.unread);
+            match self.kind {
+                Kind::Unread => {
+                    let unread_counts = BTreeMap::from([(self.caller.user_id().to_string(), unread)]);
+                    let event = UnreadEvent { room_id, unread_counts, unread_count: unread, total, last_message: text };
+                    frames.event("message", None, &event);
+                }
+                Kind::Updates => {
+                    let is_gone = room.last_seq < 0;
+                    let update = RoomUpdate { room_id, unread_count: unread, last_message: text, is_gone };
+                    frames.event("message", None, &update);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl sse::Source for RoomSource {
+    async fn next(&mut self) -> Option<Frames> {
+        let mut frames = Frames::default();
+        while frames.is_empty() {
+            if !self.wait().await {
+                return None;
+            }
+            let changed = self.refresh().await.ok()?;
+            self.write(&mut frames, changed).await.ok()?;
+        }
+        Some(frames)
+    }
+}
+
+#[utoipa::path(get, path = "/api/v1/sse/read-count/{roomId}/{messageId}", operation_id = "streamReadCount",
+    tag = "rooms", security(("bearer" = [])), params(("roomId" = String, Path, description = "the room's id"),
+        ("messageId" = String, Path, description = "the message's id"), StreamParams),
+    responses((status = 200, description = "Server-Sent Events: a message (ReadCount) first and at each change",
+        content((ReadCount = "text/event-stream")))))]
+/// Who has read a message, live
+///
+/// How many members have read it. Ends when all have, or after an hour.
+pub async fn read_count(
+    State(hub): State<Hub>,
+    LiveUser(caller): LiveUser,
+    mut query: Query,
+    Path((room, message)): Path<(String, String)>,
+) -> Answer<Response> {
+    LiveUser::take_parameters(&mut query);
+    query.close()?;
+    let (room_id, id) = (room_id(&room)?, chat_id(&message)?);
+    if id.room_id != room_id {
+        return Err(Error::NotFound.into());
+    }
+    let (note_sender, notes) = mpsc::channel(limits::LIVE_NOTES);
+    let listening = hub.live_notes.listen(room_id, note_sender);
+    let mut source =
+        ReadSource { hub: hub.clone(), caller: caller.clone(), id, known: None, notes, _listening: listening };
+    let mut first = Frames::default();
+    source.read(&mut first).await?;
+    let most = until(&hub, &caller).map_or(limits::READ_COUNT_MOST, |until| until.min(limits::READ_COUNT_MOST));
+    Ok(sse::respond(first, source, Some(most)))
+}
+
+/// How many have read a message, as frames.
+struct ReadSource {
+    hub: Hub,
+    caller: UserCaller,
+    id: ChatId,
+    /// Readers and members, besides the sender.
+    known: Option<(usize, usize)>,
+    notes: mpsc::Receiver<LiveNote>,
+    _listening: NoteListener,
+}
+
+impl ReadSource {
+    async fn read(&mut self, frames: &mut Frames) -> Result<()> {
+        flow::user::access::again(&self.hub, &self.caller).await?;
+        let (message, marks) = flow::room::history::message(&self.hub, &self.caller, self.id).await?;
+        let others = marks.iter().filter(|mark| mark.user_id != message.sender_id);
+        let members = others.clone().count();
+        let readers = others.filter(|mark| mark.read_no >= message.no).count();
+        if self.known.replace((readers, members)) != Some((readers, members)) {
+            let (room_id, message_id) = (self.id.room_id.to_string(), self.id.to_string());
+            let count = ReadCount { room_id, message_id, read_count: readers, member_count: members };
+            frames.event("message", None, &count);
+        }
+        Ok(())
+    }
+}
+
+impl sse::Source for ReadSource {
+    async fn next(&mut self) -> Option<Frames> {
+        let mut frames = Frames::default();
+        while frames.is_empty() {
+            if self.known.is_some_and(|(readers, members)| readers == members) {
+                return None;
+            }
+            let _again = tokio::time::timeout(limits::UNREAD_AGAIN, self.notes.recv()).await;
+            self.read(&mut frames).await.ok()?;
+        }
+        Some(frames)
+    }
+}
