@@ -146,3 +146,6 @@ select k.room_id as channel_id, c.seq as message_seq, k.user_id, min(k.read_at) 
 from read_marks k
 join chat_messages c on c.shard = k.shard and c.room_id = k.room_id and c.no <= k.up_to_no
 group by k.room_id, c.seq, k.user_id;
+
+-- When its user last did something, if that was later than the connection was opened.
+alter table connections add column active_at timestamptz;

@@ -300,6 +300,23 @@ pub const SOCKET_WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 /// reads a message lasts.
 pub const UNREAD_AGAIN: Duration = Duration::from_secs(30);
 pub const READ_COUNT_MOST: Duration = Duration::from_secs(3_600);
+/// WebSockets of a user at a process; one more ends the oldest.
+pub const SOCKETS_OF_USER: usize = 10;
+/// How often a process records that a user did something.
+pub const ACTIVE_EVERY: chrono::TimeDelta = chrono::TimeDelta::seconds(60);
+/// Over how long a stopping process spreads the ends of its connections, so that clients do not come back all at once;
+/// at most a fifth of its grace.
+pub const SOCKETS_END_OVER: Duration = Duration::from_secs(5);
+/// How often a connection that asks for it gets the numbers of its streams: every third heart-beat.
+pub const STREAM_HEADS_EVERY: Duration = Duration::from_secs(30);
+/// A user whose last connection ended is shown as OFFLINE after this time, unless it comes back.
+pub const OFFLINE_AFTER: Duration = Duration::from_secs(10);
+/// A user types no more after this time without another sign of it.
+pub const TYPING_OVER: Duration = Duration::from_secs(5);
+/// How long a connection remembers which live notes a room's settings allow.
+pub const ROOM_RULES_KEPT: Duration = Duration::from_secs(10);
+/// Least time between two reads of a user's rooms for one connection: in between, what changes is gathered.
+pub const ROOMS_AGAIN: Duration = Duration::from_millis(100);
 /// Least time between two notes that a user types in a room.
 pub const TYPING_EVERY: chrono::TimeDelta = chrono::TimeDelta::seconds(1);
 /// How long former contents of messages are kept for moderators, and when members read which message.

@@ -32,6 +32,7 @@ mod sql_intake;
 mod stats;
 mod stomp;
 mod user;
+mod user_rooms;
 mod webhook;
 
 use std::sync::LazyLock;

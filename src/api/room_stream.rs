@@ -1,22 +1,20 @@
 //! Rooms over Server-Sent Events: what is unread, the list of rooms, and who has read a message. Values are absolute:
 //! a client replaces what it has, so nothing is lost with a connection.
 
-use std::collections::{BTreeMap, HashMap};
-use std::future::poll_fn;
-use std::task::Poll;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
 use serde::Serialize;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
 use utoipa::ToSchema;
 
-use super::chat_message::{UNTIL_TEXT, chat_id, text_of};
+use super::chat_message::chat_id;
 use super::inbox::StreamParams;
 use super::room::RoomShape;
 use super::room_form::room_id;
+use super::user_rooms::{ChangedRoom, UserRooms};
 use crate::error::{Error, Result};
 use crate::flow;
 use crate::flow::room::access::forbidden_for_another;
@@ -28,14 +26,11 @@ use crate::http::sse::{self, Frames};
 use crate::hub::Hub;
 use crate::hub::connections::OpenConnection;
 use crate::hub::live_notes::NoteListener;
-use crate::hub::streams::Listener;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::access::user::UserCaller;
 use crate::model::chat_message::ChatId;
-use crate::model::live::{LiveNote, LiveWhat};
-use crate::model::stream::StreamKey;
-use crate::store::room::UnreadRoom;
+use crate::model::live::LiveNote;
 
 /// What is unread, first.
 #[derive(Serialize, ToSchema)]
@@ -125,10 +120,10 @@ pub async fn unread(
     LiveUser::take_parameters(&mut query);
     query.close()?;
     own(&caller, &user_id)?;
-    let source = RoomSource::open(&hub, caller.clone(), Kind::Unread).await?;
+    let source = RoomSource::open(&hub, &caller, Kind::Unread).await?;
     let mut first = Frames::default();
     let rooms: BTreeMap<String, i64> =
-        source.known.values().map(|room| (room.room_id.to_string(), room.unread)).collect();
+        source.rooms.unread().map(|(room_id, unread)| (room_id.to_string(), unread)).collect();
     first.event("snapshot", None, &UnreadSnapshot { total: rooms.values().sum(), rooms });
     Ok(sse::respond(first, source, until(&hub, &caller)))
 }
@@ -150,7 +145,7 @@ pub async fn updates(
     LiveUser::take_parameters(&mut query);
     query.close()?;
     own(&caller, &user_id)?;
-    let source = RoomSource::open(&hub, caller.clone(), Kind::Updates).await?;
+    let source = RoomSource::open(&hub, &caller, Kind::Updates).await?;
     let rooms = flow::room::history::rooms(&hub, &caller, Tsid(i64::MAX), None, limits::ROOMS_LIVE).await?;
     let mut first = Frames::default();
     first.event("snapshot", None, &RoomsSnapshot { rooms: rooms.into_iter().map(RoomShape::of).collect() });
@@ -159,119 +154,36 @@ pub async fn updates(
 
 /// The rooms of a user, as frames when they change.
 struct RoomSource {
-    hub: Hub,
-    caller: UserCaller,
+    rooms: UserRooms,
+    user_id: Tsid,
     kind: Kind,
-    known: HashMap<Tsid, UnreadRoom>,
-    listeners: HashMap<Tsid, (Listener, NoteListener)>,
-    own: Listener,
-    notes: mpsc::Receiver<LiveNote>,
-    note_sender: mpsc::Sender<LiveNote>,
     _open: OpenConnection,
 }
 
 impl RoomSource {
-    async fn open(hub: &Hub, caller: UserCaller, kind: Kind) -> Result<RoomSource> {
-        let (note_sender, notes) = mpsc::channel(limits::LIVE_NOTES);
+    async fn open(hub: &Hub, caller: &UserCaller, kind: Kind) -> Result<RoomSource> {
         let own = flow::stream::open(hub, caller.key(), None).await?.listener;
-        let caller = flow::user::access::again(hub, &caller).await?;
-        let _open = flow::presence::connect(hub, caller.key());
-        let mut source = RoomSource {
-            hub: hub.clone(),
-            caller,
-            kind,
-            known: HashMap::new(),
-            listeners: HashMap::new(),
-            own,
-            notes,
-            note_sender,
-            _open,
-        };
-        source.refresh().await?;
-        Ok(source)
+        let caller = flow::user::access::again(hub, caller).await?;
+        let open = flow::presence::connect(hub, caller.key());
+        let rooms = UserRooms::open(hub, caller.key(), own).await?;
+        Ok(RoomSource { rooms, user_id: caller.user_id(), kind, _open: open })
     }
 
-    /// Reads the rooms anew, listens to those that are new, and returns what has changed.
-    async fn refresh(&mut self) -> Result<Vec<UnreadRoom>> {
-        let rooms = flow::room::history::unread(&self.hub, self.caller.key()).await?;
-        let mut now: HashMap<Tsid, UnreadRoom> = rooms.into_iter().map(|room| (room.room_id, room)).collect();
-        let changed: Vec<UnreadRoom> = now
-            .values()
-            .filter(|room| {
-                let known = self.known.get(&room.room_id);
-                known.is_none_or(|known| (known.unread, known.last_seq) != (room.unread, room.last_seq))
-            })
-            .copied()
-            .collect();
-        // A room that is gone has the number 0 for its last message from here on.
-        let is_gone = |room: &&UnreadRoom| !now.contains_key(&room.room_id);
-        let gone: Vec<UnreadRoom> = self.known.values().filter(is_gone).copied().collect();
-        let gone = gone.into_iter().map(|room| UnreadRoom { unread: 0, last_seq: -1, ..room });
-        let changed = changed.into_iter().chain(gone).collect();
-        std::mem::swap(&mut self.known, &mut now);
-        self.listeners.retain(|room_id, _| self.known.contains_key(room_id));
-        let missing: Vec<Tsid> =
-            self.known.keys().filter(|room_id| !self.listeners.contains_key(room_id)).copied().collect();
-        for room_id in missing {
-            let key = StreamKey::room(self.caller.shard(), room_id);
-            let listener = flow::stream::open_room(&self.hub, key, None).await?.listener;
-            let notes = self.hub.live_notes.listen(room_id, self.note_sender.clone());
-            self.listeners.insert(room_id, (listener, notes));
-        }
-        Ok(changed)
-    }
-
-    /// Waits until something may have changed. False: a stream was given up, the client has to come back.
-    async fn wait(&mut self) -> bool {
-        let RoomSource { listeners, own, notes, caller, .. } = self;
-        let me = caller.user_id();
-        // A note may be lost: the counts are read anew now and then.
-        let at_last = Instant::now() + limits::UNREAD_AGAIN;
-        loop {
-            let rooms = poll_fn(|cx| {
-                for (listener, _) in listeners.values_mut() {
-                    if let Poll::Ready(news) = listener.poll_next(cx) {
-                        return Poll::Ready(news.is_some());
-                    }
-                }
-                Poll::Pending
-            });
-            tokio::select! {
-                goes_on = rooms => return goes_on,
-                news = own.next() => return news.is_some(),
-                Some(note) = notes.recv() => {
-                    if note.user_id == me && matches!(note.what, LiveWhat::Read(_)) {
-                        return true;
-                    }
-                }
-                () = sleep_until(at_last) => return true,
-            }
-        }
-    }
-
-    async fn write(&self, frames: &mut Frames, changed: Vec<UnreadRoom>) -> Result<()> {
-        let shard = self.caller.shard();
-        let keys: Vec<(i16, Tsid, i64)> =
-            changed.iter().filter(|room| room.last_seq > 0).map(|room| (shard, room.room_id, room.last_seq)).collect();
-        let lasts = flow::room::history::lasts(&self.hub, &keys).await?;
-        let total = self.known.values().map(|room| room.unread).sum();
-        for room in changed {
-            let text = lasts.get(&room.room_id).map(|last| text_of(last, UNTIL_TEXT)).unwrap_or_default();
-            let (room_id, unread) = (room.room_id.to_string(), room.unread);
+    fn write(&self, frames: &mut Frames, changed: Vec<ChangedRoom>) {
+        let total = self.rooms.unread().map(|(_, unread)| unread).sum();
+        for ChangedRoom { room_id, unread, last_message, is_gone } in changed {
+            let room_id = room_id.to_string();
             match self.kind {
                 Kind::Unread => {
-                    let unread_counts = BTreeMap::from([(self.caller.user_id().to_string(), unread)]);
-                    let event = UnreadEvent { room_id, unread_counts, unread_count: unread, total, last_message: text };
+                    let unread_counts = BTreeMap::from([(self.user_id.to_string(), unread)]);
+                    let event = UnreadEvent { room_id, unread_counts, unread_count: unread, total, last_message };
                     frames.event("message", None, &event);
                 }
                 Kind::Updates => {
-                    let is_gone = room.last_seq < 0;
-                    let update = RoomUpdate { room_id, unread_count: unread, last_message: text, is_gone };
-                    frames.event("message", None, &update);
+                    frames.event("message", None, &RoomUpdate { room_id, unread_count: unread, last_message, is_gone });
                 }
             }
         }
-        Ok(())
     }
 }
 
@@ -279,11 +191,11 @@ impl sse::Source for RoomSource {
     async fn next(&mut self) -> Option<Frames> {
         let mut frames = Frames::default();
         while frames.is_empty() {
-            if !self.wait().await {
+            if !self.rooms.wait().await {
                 return None;
             }
-            let changed = self.refresh().await.ok()?;
-            self.write(&mut frames, changed).await.ok()?;
+            let changed = self.rooms.changes().await.ok()?;
+            self.write(&mut frames, changed);
         }
         Some(frames)
     }

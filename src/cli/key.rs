@@ -125,13 +125,13 @@ async fn act(hub: &Hub, actor: &Actor, action: Action, output: Output) -> Result
         Action::Reseal => {
             let done = flow::reseal::reseal(hub, permit).await?;
             let (keys, messages, endpoints) = (done.signing_keys, done.messages, done.endpoints);
-            let (user_keys, devices) = (done.user_keys, done.devices);
+            let (user_keys, devices, chat) = (done.user_keys, done.devices, done.chat_contents);
             let text = format!(
-                "{keys} signing keys, {messages} messages, {endpoints} endpoints, user keys of {user_keys} partners \
-                 and {devices} devices encrypted again"
+                "{keys} signing keys, {messages} messages, {endpoints} endpoints, user keys of {user_keys} partners, \
+                 {devices} devices and {chat} messages of rooms encrypted again"
             );
             let value = json!({"signingKeys": keys, "messages": messages, "endpoints": endpoints,
-                "userKeys": user_keys, "devices": devices, "unopened": done.unopened});
+                "userKeys": user_keys, "devices": devices, "chatContents": chat, "unopened": done.unopened});
             say(value, text);
             if done.unopened > 0 {
                 let n = done.unopened;

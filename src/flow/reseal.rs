@@ -5,7 +5,7 @@ use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::limits;
 use crate::model::access::permit::AdminPermit;
-use crate::store::{self, audit::AuditEntry, device, endpoint, message, user_key};
+use crate::store::{self, audit::AuditEntry, chat_message, device, endpoint, message, user_key};
 
 use super::sign_in;
 
@@ -22,7 +22,10 @@ pub struct Resealed {
     pub user_keys: usize,
     /// Devices of users.
     pub devices: usize,
-    /// Messages, endpoints, user keys and devices that do not open with the given master keys; they stay as they were.
+    /// Messages of rooms, and the contents that edits and deletions replaced.
+    pub chat_contents: usize,
+    /// Messages, endpoints, user keys, devices and messages of rooms that do not open with the given master keys; they
+    /// stay as they were.
     pub unopened: usize,
 }
 
@@ -39,6 +42,7 @@ pub async fn reseal(hub: &Hub, permit: AdminPermit<'_>) -> Result<Resealed> {
     let mut conn = hub.store.connect_for_scans().await?;
     for shard in store::partner::shards(hub.store.api()).await? {
         reseal_devices(hub, shard, &mut done).await?;
+        reseal_rooms(hub, shard, &mut done).await?;
         let mut after = Tsid(0);
         loop {
             let sealed = message::list_sealed(&mut conn, shard, after, limits::HOUSEKEEPING_BATCH).await?;
@@ -56,7 +60,8 @@ pub async fn reseal(hub: &Hub, permit: AdminPermit<'_>) -> Result<Resealed> {
         }
     }
     let counts = serde_json::json!({"signingKeys": done.signing_keys, "messages": done.messages,
-        "endpoints": done.endpoints, "userKeys": done.user_keys, "devices": done.devices, "unopened": done.unopened});
+        "endpoints": done.endpoints, "userKeys": done.user_keys, "devices": done.devices,
+        "chatContents": done.chat_contents, "unopened": done.unopened});
     let entry = AuditEntry { action: "key.reseal".into(), after: Some(counts), ..AuditEntry::default() };
     store::audit::insert(hub.store.api(), hub.next_id(), hub.clock.now(), permit.actor(), &entry).await?;
     Ok(done)
@@ -131,6 +136,41 @@ async fn reseal_devices(hub: &Hub, shard: i16, done: &mut Resealed) -> Result<()
             }
         }
         tx.commit().await?;
+    }
+}
+
+/// Seals the messages of rooms anew. No lock is needed: a content that was replaced meanwhile is left alone.
+async fn reseal_rooms(hub: &Hub, shard: i16, done: &mut Resealed) -> Result<()> {
+    let (db, mut after) = (hub.store.api(), Tsid(0));
+    loop {
+        let rooms = store::room::sealed(db, shard, after, limits::HOUSEKEEPING_BATCH).await?;
+        let Some(last) = rooms.last() else { return Ok(()) };
+        after = *last;
+        for room_id in rooms {
+            reseal_room(hub, (shard, room_id), done).await?;
+        }
+    }
+}
+
+async fn reseal_room(hub: &Hub, room: (i16, Tsid), done: &mut Resealed) -> Result<()> {
+    let (db, mut above) = (hub.store.api(), 0);
+    loop {
+        let contents = chat_message::contents(db, room, above, limits::HOUSEKEEPING_BATCH).await?;
+        let Some(last) = contents.last() else { return Ok(()) };
+        above = last.seq;
+        for content in &contents {
+            match content.resealed(&hub.keyring, room.1) {
+                Ok(None) => (),
+                Ok(Some(text)) => {
+                    chat_message::set_content(db, room, content, &text).await?;
+                    done.chat_contents += 1;
+                }
+                Err(e) => {
+                    tracing::error!(error = %e, "a message of a room could not be sealed anew; it stays as it was");
+                    done.unopened += 1;
+                }
+            }
+        }
     }
 }
 

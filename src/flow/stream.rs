@@ -20,7 +20,7 @@ use crate::id::Tsid;
 use crate::limits;
 use crate::model::inbox::InboxCounts;
 use crate::model::stream::{
-    ResetReason, StreamEvent, StreamHints, StreamKey, StreamKind, StreamNews, StreamTail, parse_position,
+    EventBody, ResetReason, StreamEvent, StreamHints, StreamKey, StreamKind, StreamNews, StreamTail, parse_position,
 };
 use crate::store;
 
@@ -208,13 +208,23 @@ pub async fn send_due(hub: &Hub) -> Result<bool> {
                 if events.last().is_some_and(|last| last.seq < head) {
                     longer.add(key, head);
                 }
-                hub.streams.send(key, &events, counts);
+                let (handed, dropped) = hub.streams.send(key, &events, counts);
+                count(hub, &events, handed, dropped);
             }
             Err(reason) => hub.streams.reset(key, head, reason, counts),
         }
     }
     hub.streams.note_here(&longer);
     Ok(!longer.heads.is_empty())
+}
+
+fn count(hub: &Hub, events: &[Arc<StreamEvent>], handed: usize, dropped: usize) {
+    hub.metrics.live_events.inc_by(handed as u64);
+    hub.metrics.slow_listeners.inc_by(dropped as u64);
+    if let (Some(EventBody::Room(last)), true) = (events.last().map(|event| &event.body), handed > 0) {
+        let took = (hub.clock.now() - last.at).to_std().unwrap_or_default();
+        hub.metrics.stream_seconds.with_label_values::<&str>(&[]).observe(took.as_secs_f64());
+    }
 }
 
 fn users_of(streams: &[(StreamKey, i64)]) -> Vec<UserKey> {
@@ -253,7 +263,7 @@ pub async fn sweep(hub: &Hub) -> Result<()> {
                 behind.add(StreamKey::room(shard, room_id), seq);
             }
         }
-        hub.streams.note_here(&behind);
+        hub.metrics.streams_healed.inc_by(hub.streams.note_here(&behind) as u64);
     }
     Ok(())
 }

@@ -207,6 +207,7 @@ impl FromRequestParts<Hub> for User {
         if let Some(peer) = parts.extensions.get::<Peer>() {
             peer.signed_in();
         }
+        flow::presence::touch(hub, caller.key());
         Ok(User(caller))
     }
 }

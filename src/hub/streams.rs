@@ -132,12 +132,13 @@ impl Streams {
         self.note_here(&hints);
     }
 
-    /// Notes numbers that streams have reached, for listeners here.
-    pub fn note_here(&self, hints: &StreamHints) {
+    /// Notes numbers that streams have reached, for listeners here. Returns how many streams are due because of it.
+    pub fn note_here(&self, hints: &StreamHints) -> usize {
         let mut listened = lock(&self.listened);
-        let mut is_any_due = false;
+        let (mut due, mut is_any_due) = (0, false);
         for (key, seq) in &hints.heads {
             if let Some(state) = listened.streams.get_mut(key).filter(|state| state.sent < *seq) {
+                due += usize::from(!state.is_due);
                 (state.is_due, is_any_due) = (true, true);
             }
         }
@@ -148,6 +149,7 @@ impl Streams {
         if is_any_due {
             self.due_notify.notify_one();
         }
+        due
     }
 
     /// Takes the hints that were not sent to other processes yet.
@@ -183,22 +185,27 @@ impl Streams {
 
     /// Sends events of a stream to its listeners: those that follow the last one sent, in order. Events below it were
     /// sent before; one above the next waits for a read of the stream. A listener that has no room is dropped: it
-    /// resumes.
-    pub fn send(&self, key: StreamKey, events: &[Arc<StreamEvent>], counts: Option<InboxCounts>) {
+    /// resumes. Returns how many events were handed over, counting each once for each listener, and how many listeners
+    /// were dropped.
+    pub fn send(&self, key: StreamKey, events: &[Arc<StreamEvent>], counts: Option<InboxCounts>) -> (usize, usize) {
         let mut listened = lock(&self.listened);
-        let Some(state) = listened.streams.get_mut(&key) else { return };
+        let Some(state) = listened.streams.get_mut(&key) else { return (0, 0) };
         let next: Vec<Arc<StreamEvent>> = events.iter().skip_while(|event| event.seq <= state.sent).cloned().collect();
         let is_next = (state.sent + 1..).zip(&next).all(|(expected, event)| expected == event.seq);
-        let Some(last) = next.last() else { return };
+        let Some(last) = next.last() else { return (0, 0) };
         if !is_next {
             state.is_due = true;
             self.due_notify.notify_one();
-            return;
+            return (0, 0);
         }
         state.sent = last.seq;
-        if !state.tell(&StreamNews::Events { events: next, counts }) {
+        let (events, before) = (next.len(), state.listeners.len());
+        let is_left = state.tell(&StreamNews::Events { events: next, counts });
+        let after = state.listeners.len();
+        if !is_left {
             listened.streams.remove(&key);
         }
+        (events * after, before - after)
     }
 
     /// Tells the listeners of a stream that its numbers do not go on. They go on from `head`.

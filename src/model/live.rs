@@ -1,6 +1,7 @@
 //! Live notes: what happens in a room and is stored nowhere. They are lost if no connection listens, or if too many
 //! come at once.
 
+use super::user::{PRESENCES, Presence};
 use crate::id::Tsid;
 
 /// Something that happens in a room now.
@@ -16,7 +17,12 @@ pub struct LiveNote {
 pub enum LiveWhat {
     Typing(bool),
     /// The user looks at the room, or no longer.
-    Active(bool),
+    Active {
+        on: bool,
+        status: Presence,
+    },
+    /// The user has no live connection any more.
+    Offline,
     /// The user has read up to the message with this number in the room's stream.
     Read(i64),
 }
@@ -26,7 +32,11 @@ impl LiveNote {
     pub fn encode(&self) -> String {
         let (kind, value) = match self.what {
             LiveWhat::Typing(on) => ('t', i64::from(on)),
-            LiveWhat::Active(on) => ('a', i64::from(on)),
+            LiveWhat::Active { on, status } => {
+                let n = PRESENCES.iter().position(|one| *one == status).unwrap_or_default();
+                ('a', i64::from(on) + 2 * i64::try_from(n).unwrap_or_default())
+            }
+            LiveWhat::Offline => ('o', 0),
             LiveWhat::Read(seq) => ('r', seq),
         };
         format!("{kind}{}:{}:{value}", self.room_id.0, self.user_id.0)
@@ -38,7 +48,11 @@ impl LiveNote {
         let (room_id, user_id, value) = (parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?);
         let what = match text.chars().next()? {
             't' => LiveWhat::Typing(value != 0),
-            'a' => LiveWhat::Active(value != 0),
+            'a' => {
+                let status = *PRESENCES.get(usize::try_from(value / 2).ok()?)?;
+                LiveWhat::Active { on: value % 2 == 1, status }
+            }
+            'o' => LiveWhat::Offline,
             'r' => LiveWhat::Read(value),
             _ => return None,
         };
@@ -53,11 +67,13 @@ mod tests {
     /// A note is read as it was written, and nothing else is one.
     #[test]
     fn note_is_read_as_it_is_written() {
-        for what in [LiveWhat::Typing(true), LiveWhat::Active(false), LiveWhat::Read(7)] {
+        let active = [(true, Presence::Online), (false, Presence::Busy)];
+        let active = active.map(|(on, status)| LiveWhat::Active { on, status });
+        for what in [LiveWhat::Typing(true), active[0], active[1], LiveWhat::Offline, LiveWhat::Read(7)] {
             let note = LiveNote { room_id: Tsid(5), user_id: Tsid(6), what };
             assert_eq!(LiveNote::parse(&note.encode()), Some(note));
         }
-        for wrong in ["", "t", "t1:2", "x1:2:3", "t1:2:x", "é"] {
+        for wrong in ["", "t", "t1:2", "x1:2:3", "t1:2:x", "a1:2:8", "a1:2:-2", "é"] {
             assert_eq!(LiveNote::parse(wrong), None, "{wrong}");
         }
     }

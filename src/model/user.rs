@@ -123,12 +123,10 @@ impl User {
         self.shown_as.unwrap_or(Presence::Offline)
     }
 
-    /// The presence that others see, by whether the user has a live connection: `opened_at` of the newest one. A user
-    /// of whom nothing came for `AWAY_AFTER` is AWAY, unless it chose otherwise.
-    pub fn presence_with(&self, opened_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Presence {
-        let Some(opened_at) = opened_at else { return Presence::Offline };
-        let is_away = self.last_seen_at.map_or(opened_at, |seen| seen.max(opened_at)) < now - limits::AWAY_AFTER;
-        self.shown_as.unwrap_or(if is_away { Presence::Away } else { Presence::Online })
+    /// The presence that others see, as `presence_of`.
+    pub fn presence_with(&self, active_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Presence {
+        let active_at = active_at.map(|active_at| self.last_seen_at.map_or(active_at, |seen| seen.max(active_at)));
+        presence_of(self.shown_as, active_at, now)
     }
 
     /// Whether a token that was issued at `iat` (Unix seconds) is still valid.
@@ -143,6 +141,15 @@ impl User {
             .map_or(i64::MIN, |after| after.timestamp() + i64::from(after.timestamp_subsec_nanos() > 0));
         now.timestamp().max(first)
     }
+}
+
+/// The presence that others see. `shown_as`: what the user chose. `active_at`: when it last did something or opened a
+/// connection; None: it has no live connection. A user of whom nothing came for `AWAY_AFTER` is AWAY, unless it chose
+/// otherwise.
+pub fn presence_of(shown_as: Option<Presence>, active_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Presence {
+    let Some(active_at) = active_at else { return Presence::Offline };
+    let is_away = active_at < now - limits::AWAY_AFTER;
+    shown_as.unwrap_or(if is_away { Presence::Away } else { Presence::Online })
 }
 
 /// The nickname of a new user without one: the partner's own id of it, cut to the length of a nickname.

@@ -301,3 +301,57 @@ pub async fn delete_old(db: impl Db<'_>, room: (i16, Tsid), below: Tsid, rows: i
 pub async fn delete_old_versions(db: impl Db<'_>, before: DateTime<Utc>, rows: i64) -> Result<u64> {
     Ok(sqlx::query_file!("sql/chat_message/delete_old_versions.sql", before, rows).execute(db).await?.rows_affected())
 }
+
+/// A content as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredContent {
+    pub seq: i64,
+    /// The version that an edit or a deletion replaced; 0: the present one.
+    version: i16,
+    chat_id: Tsid,
+    text: String,
+}
+
+impl StoredContent {
+    /// The content sealed under the current master key. None if it is sealed under it already, or not sealed.
+    ///
+    /// # Errors
+    /// `Error::Setup` if the master key that sealed it is not here. `Error::Internal` if it is not valid.
+    pub fn resealed(&self, keyring: &Keyring, room_id: Tsid) -> Result<Option<String>> {
+        let Some(sealed) = self.text.strip_prefix(SEALED) else { return Ok(None) };
+        if BASE64.decode(sealed.as_bytes()).is_ok_and(|sealed| keyring.is_fresh(&sealed)) {
+            return Ok(None);
+        }
+        let content = decode(keyring, room_id, self.chat_id, &self.text)?;
+        encode(keyring, room_id, self.chat_id, &content, true).map(Some)
+    }
+}
+
+/// The contents of up to `rows` messages of a room with a seq above `above`, oldest first, each followed by those that
+/// it replaced.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn contents(db: impl Db<'_>, room: (i16, Tsid), above: i64, rows: i64) -> Result<Vec<StoredContent>> {
+    let found = sqlx::query_file!("sql/chat_message/contents.sql", room.0, room.1.0, above, rows).fetch_all(db).await?;
+    let content = found.into_iter().map(|r| StoredContent {
+        seq: r.seq,
+        version: r.version,
+        chat_id: Tsid(r.chat_id),
+        text: r.content,
+    });
+    Ok(content.collect())
+}
+
+/// Writes a content sealed anew, unless it was replaced meanwhile: what replaced it was sealed at that time.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn set_content(db: impl Db<'_>, room: (i16, Tsid), former: &StoredContent, text: &str) -> Result<()> {
+    let StoredContent { seq, version, text: was, .. } = former;
+    sqlx::query_file!("sql/chat_message/set_content.sql", room.0, room.1.0, *seq, *version, was, text)
+        .execute(db)
+        .await?;
+    Ok(())
+}

@@ -60,8 +60,19 @@ pub async fn beat(db: impl Db<'_>, process: Tsid, now: DateTime<Utc>, gone_since
     Ok(())
 }
 
-/// Those of these users that have a connection of a process seen since `since`, each with the time at which the newest
-/// one was opened.
+/// Records when users last did something, in their connections: one time for each user.
+///
+/// # Errors
+/// As `insert`.
+pub async fn touch(db: impl Db<'_>, active: &[((i16, Tsid), DateTime<Utc>)]) -> Result<()> {
+    let (shards, users) = user_columns(active.iter().map(|(user, _)| *user));
+    let times: Vec<DateTime<Utc>> = active.iter().map(|(_, at)| *at).collect();
+    sqlx::query_file!("sql/connection/touch.sql", &shards, &users, &times).execute(db).await?;
+    Ok(())
+}
+
+/// Those of these users that have a connection of a process seen since `since`, each with the time at which it last
+/// opened one or did something.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time.
@@ -72,5 +83,5 @@ pub async fn of_users(
 ) -> Result<Vec<(Tsid, DateTime<Utc>)>> {
     let (shards, ids) = user_columns(users.iter().copied());
     let rows = sqlx::query_file!("sql/connection/of_users.sql", &shards, &ids, since).fetch_all(db).await?;
-    Ok(rows.into_iter().map(|r| (Tsid(r.user_id), r.opened_at)).collect())
+    Ok(rows.into_iter().map(|r| (Tsid(r.user_id), r.active_at)).collect())
 }

@@ -276,3 +276,12 @@ pub async fn with_retention(db: impl Db<'_>) -> Result<Vec<RetainedRoom>> {
     let found = sqlx::query_file!("sql/room/with_retention.sql").fetch_all(db).await?;
     Ok(found.into_iter().map(|r| RetainedRoom { shard: r.shard, room_id: Tsid(r.room_id), days: r.days }).collect())
 }
+
+/// Up to `rows` rooms of a shard whose messages are sealed, with ids above `after`, in the order of their ids.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn sealed(db: impl Db<'_>, shard: i16, after: Tsid, rows: i64) -> Result<Vec<Tsid>> {
+    let found = sqlx::query_file_scalar!("sql/room/sealed.sql", shard, after.0, rows).fetch_all(db).await?;
+    Ok(found.into_iter().map(Tsid).collect())
+}

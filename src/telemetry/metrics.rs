@@ -56,6 +56,13 @@ pub struct Metrics {
     pub receipts_unmatched: IntGaugeVec,
     pub fallbacks: IntCounterVec,
     pub user_sign_ins: IntCounterVec,
+    pub connections: IntGaugeVec,
+    pub connections_closed: IntCounterVec,
+    pub chat_messages: IntCounter,
+    pub live_events: IntCounter,
+    pub stream_seconds: HistogramVec,
+    pub streams_healed: IntCounter,
+    pub slow_listeners: IntCounter,
 }
 
 /// Prefix of all metric names.
@@ -171,6 +178,18 @@ impl Metrics {
             )?,
             fallbacks: counter("fallbacks_total", "Deliveries replaced by a fallback.", &["from", "to", "why"])?,
             user_sign_ins: counter("user_sign_ins_total", "Sign-ins and sign-ups of users, by result.", &["result"])?,
+            connections: gauge("connections", "Live connections of users at this process.", &["kind"])?,
+            connections_closed: counter("connections_closed_total", "WebSockets that the hub closed.", &["code"])?,
+            chat_messages: single("chat_messages_total", "Messages written into rooms by this process.")?,
+            live_events: single("live_events_total", "Events handed to live connections, once for each.")?,
+            stream_seconds: histogram(
+                "stream_seconds",
+                "Seconds from an event of a room to its hand-over to the connections of this process.",
+                &[],
+                &SECONDS,
+            )?,
+            streams_healed: single("streams_healed_total", "Streams found behind by the sweep: their hint was lost.")?,
+            slow_listeners: single("slow_listeners_total", "Connections given up because they took too little.")?,
             registry,
             described: described.take(),
         })

@@ -74,7 +74,9 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
             | Notification::Streams { from, .. }
             | Notification::Live { from, .. }
                 if from == hub.process => {}
-            Notification::Streams { hints, .. } => hub.streams.note_here(&hints),
+            Notification::Streams { hints, .. } => {
+                hub.streams.note_here(&hints);
+            }
             Notification::Live { notes, .. } => notes.into_iter().for_each(|note| hub.live_notes.note_here(note)),
             Notification::Ready { ready, .. } => hub.wake.notify_here(&ready),
             Notification::Shares { shares, .. } => {

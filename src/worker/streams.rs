@@ -118,7 +118,7 @@ async fn watch_messages(hub: Hub, position: Arc<Mutex<WatchPosition>>) -> Result
 
 async fn record_connections(hub: Hub) -> Result<bool> {
     flow::presence::record(&hub).await?;
-    Ok(false)
+    flow::presence::show_offline(&hub).await
 }
 
 async fn sweep(hub: Hub) -> Result<bool> {

@@ -76,6 +76,17 @@ pub fn reset(epoch: &str, id: Tsid, reason: &str, head: i64) -> SharedMessage {
     numbered(&ChatId { room_id: id, seq: head }.to_string(), epoch, head, head, body.to_string())
 }
 
+/// A status of a message that is on its way, for its sender.
+pub fn status(temp_id: &str, status: &str) -> Value {
+    json!({"tempId": temp_id, "status": status})
+}
+
+/// The statuses of a message that is stored, for its sender, in their order.
+pub fn statuses_saved(temp_id: &str, id: ChatId) -> [Value; 3] {
+    let saved = json!({"tempId": temp_id, "status": "SAVED", "persistedId": id.to_string()});
+    [status(temp_id, "SENT_TO_KAFKA"), status(temp_id, "PROCESSING"), saved]
+}
+
 /// Something that is stored nowhere. `id`: unique in the session.
 pub fn passing(id: u64, body: &Value) -> SharedMessage {
     SharedMessage::new(format!("n-{id}"), [], body.to_string())

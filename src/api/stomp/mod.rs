@@ -1,8 +1,8 @@
 //! STOMP over WebSocket: users talk in rooms and get what happens there, live. `handshake` opens connections, `socket`
-//! has one with its framing, `driver` joins a session with the flows, `call` does what clients send, and `frame` writes
-//! what happens.
+//! has one with its framing, `driver` joins a session with the flows, `body` reads what clients send, and `frame`
+//! writes what happens.
 
-mod call;
+mod body;
 mod codec;
 mod destination;
 mod driver;

@@ -61,7 +61,7 @@ pub async fn make(hub: &Hub, caller: &UserCaller, new: NewRoom) -> Result<(Tsid,
     let count = i32::try_from(others.len() + 1).unwrap_or(i32::MAX);
     if count > most {
         return Err(room_refused(
-            422,
+            409,
             "room_full",
             format!("the room has {count} participants, and maxParticipants is {most}"),
         ));

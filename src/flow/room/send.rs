@@ -173,6 +173,7 @@ async fn write(hub: &Hub, group: &[ChatRequest]) -> Result<Option<Vec<Sent>>> {
     let sent = chat_message::send(hub.store.engine(), &messages, hub.clock.now()).await?;
     may_die_at("chat.after_commit");
     let Some(sent) = sent else { return Ok(None) };
+    hub.metrics.chat_messages.inc_by(sent.len() as u64);
     let by_id = |chat_id| messages.iter().find(|message| message.chat_id == chat_id);
     let written = sent.iter().filter_map(|s| Some((*by_id(s.chat_id)?, *s)));
     for (message, s) in written.clone() {

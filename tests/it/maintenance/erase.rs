@@ -5,6 +5,7 @@ use notihub::crypt::{Keyring, write_key};
 use notihub::flow::partner::PartnerChange;
 use notihub::flow::{self, erase, reseal, retain};
 use notihub::hub::Parts;
+use notihub::id::Tsid;
 use notihub::model::access::principal::Actor;
 use notihub::shutdown::Shutdown;
 use notihub::store;
@@ -14,6 +15,7 @@ use crate::support::app::{Answer, App, MASTER_KEY, email, named, sign_in, slack_
 use crate::support::database::{as_hub, as_superuser, store as open};
 use crate::support::process::{Folder, Notihub};
 use crate::support::sql::move_send_records;
+use crate::user::on_behalf;
 
 /// Every row of every table, as text.
 async fn dump(app: &App) -> String {
@@ -407,6 +409,18 @@ async fn content_sealed_is_resealed_under_a_new_key() {
     let device = device.header("content-type", "application/json").body(r#"{"platform": "FCM", "token": "CANARY"}"#);
     Answer::read(device).await.expect(201);
 
+    // A sealed room: a message that was edited.
+    let made = json!({"type": "GROUP", "title": "Lunch", "encrypted": true});
+    let room = on_behalf(&app, "u-1", "POST", "/api/v1/chatrooms", Some(made)).await.expect(201).body;
+    let written = json!({"roomId": room["data"]["roomId"], "content": "CANARY talk"});
+    let written = on_behalf(&app, "u-1", "POST", "/api/v1/messages", Some(written)).await.expect(201).body;
+    let chat_path = format!("/api/v1/messages/{}", written["data"]["id"].as_str().unwrap());
+    on_behalf(&app, "u-1", "PUT", &chat_path, Some(json!({"content": "CANARY again"}))).await.expect(200);
+    let of_room = "select room_id, chat_id, content from chat_messages union all \
+         select room_id, chat_id, content from chat_versions";
+    let contents = async || sqlx::query_as::<_, (i64, i64, String)>(of_room).fetch_all(&app.db().await).await.unwrap();
+    assert!(contents().await.iter().all(|(_, _, content)| content.starts_with("sealed:")));
+
     // Another hub, with a new key before the old one.
     let parts = Parts {
         settings: app.hub.settings.clone(),
@@ -420,14 +434,19 @@ async fn content_sealed_is_resealed_under_a_new_key() {
     let actor = Actor::local_admin("test".into());
     let resealed = reseal::reseal(&new, actor.admin_permit().unwrap()).await.unwrap();
     assert_eq!((resealed.signing_keys, resealed.messages, resealed.endpoints, resealed.unopened), (1, 2, 1, 0));
-    assert_eq!((resealed.user_keys, resealed.devices), (1, 1));
+    assert_eq!((resealed.user_keys, resealed.devices, resealed.chat_contents), (1, 1, 2));
     let again = reseal::reseal(&new, actor.admin_permit().unwrap()).await.unwrap();
     assert_eq!((again.messages, again.endpoints, again.user_keys, again.devices), (0, 0, 0, 0), "once is enough");
+    assert_eq!(again.chat_contents, 0);
     let details: Vec<String> = sqlx::query_scalar("select detail::text from messages order by message_id")
         .fetch_all(&app.db().await)
         .await
         .unwrap();
     let only_new = Keyring::new([[9; 32]]);
+    let opened = contents().await.into_iter().map(|(room_id, chat_id, content)| {
+        store::chat_message::decode(&only_new, Tsid(room_id), Tsid(chat_id), &content).unwrap().text
+    });
+    assert_eq!(opened.collect::<Vec<_>>(), ["CANARY again", "CANARY talk"]);
     for (id, detail) in [&one, &two].into_iter().zip(&details) {
         let detail = store::message::decode_detail(&only_new, id.parse().unwrap(), detail).unwrap();
         assert_eq!(detail.title.as_deref(), Some("CANARY title"));

@@ -1,6 +1,7 @@
 //! Rooms: users of a partner make them, come and go, and write.
 
 mod client;
+mod connection;
 mod isolation;
 mod law;
 mod member;

@@ -20,24 +20,24 @@ use crate::user::{on_behalf, subscriber, user_key};
 
 /// A frame from the server.
 #[derive(Debug, Clone)]
-struct Frame {
+pub(super) struct Frame {
     command: String,
     headers: Vec<(String, String)>,
     body: String,
 }
 
 impl Frame {
-    fn header(&self, name: &str) -> &str {
+    pub(super) fn header(&self, name: &str) -> &str {
         self.headers.iter().find(|(given, _)| given == name).map_or("", |(_, value)| value.as_str())
     }
 
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{self:?}"))
     }
 }
 
 /// A client that reads frames one by one.
-struct Client {
+pub(super) struct Client {
     socket: WebSocketStream<TcpStream>,
     frames: Vec<Frame>,
     closed: Option<u16>,
@@ -58,7 +58,7 @@ impl Client {
     }
 
     /// Connected with a token.
-    async fn connect(address: SocketAddr, token: &str) -> Client {
+    pub(super) async fn connect(address: SocketAddr, token: &str) -> Client {
         let mut client = Client::open(address, "/ws/chat").await;
         client.begin(token).await;
         client
@@ -80,7 +80,7 @@ impl Client {
         self.socket.send(Message::Text(text.into())).await.unwrap();
     }
 
-    async fn subscribe(&mut self, id: &str, destination: &str, more: &[(&str, &str)]) -> Frame {
+    pub(super) async fn subscribe(&mut self, id: &str, destination: &str, more: &[(&str, &str)]) -> Frame {
         let mut headers = vec![("id", id), ("destination", destination), ("receipt", id)];
         headers.extend(more);
         self.write("SUBSCRIBE", &headers, "").await;
@@ -89,12 +89,12 @@ impl Client {
         receipt
     }
 
-    async fn call(&mut self, destination: &str, body: Value) {
+    pub(super) async fn call(&mut self, destination: &str, body: Value) {
         self.write("SEND", &[("destination", destination)], &body.to_string()).await;
     }
 
     /// The next frame; an END one once the connection is closed.
-    async fn next(&mut self) -> Frame {
+    pub(super) async fn next(&mut self) -> Frame {
         while self.frames.is_empty() {
             self.read().await;
         }
@@ -102,7 +102,7 @@ impl Client {
     }
 
     /// The next message of a subscription; others wait.
-    async fn message(&mut self, id: &str) -> Frame {
+    pub(super) async fn message(&mut self, id: &str) -> Frame {
         let is_wanted = |frame: &Frame| {
             frame.command == "END" || (frame.command == "MESSAGE" && frame.header("subscription") == id)
         };
@@ -114,6 +114,11 @@ impl Client {
             }
             self.read().await;
         }
+    }
+
+    /// A message of a subscription that has come already.
+    pub(super) fn waits(&self, id: &str) -> Option<&Frame> {
+        self.frames.iter().find(|frame| frame.header("subscription") == id)
     }
 
     /// Reads what the server sends next.
@@ -146,14 +151,14 @@ impl Client {
     }
 
     /// Reads to the end, and returns the code of the close.
-    async fn end(&mut self) -> Option<u16> {
+    pub(super) async fn end(&mut self) -> Option<u16> {
         while self.next().await.command != "END" {}
         self.closed
     }
 }
 
 /// The loops of a process with live connections.
-fn start_loops(hub: &Hub) {
+pub(super) fn start_loops(hub: &Hub) {
     streams::start_hints(hub);
     streams::start_reading(hub);
     streams::start_live_notes(hub);
@@ -161,7 +166,7 @@ fn start_loops(hub: &Hub) {
 }
 
 /// Two users of a room, with their tokens.
-async fn two(app: &App) -> (String, String, String) {
+pub(super) async fn two(app: &App) -> (String, String, String) {
     let room = group(app, &["u-1", "u-2"], json!({})).await;
     let key = user_key(app, app.partner.partner_id, 0).await;
     let token = |user: &str| subscriber(app, app.partner.partner_id, &key, user);

@@ -1,0 +1,188 @@
+//! Connections of users: what the others of a user get, what others see of it, and how many there may be.
+
+use serde_json::{Value, json};
+
+use super::stomp::{Client, start_loops, two};
+use super::{ask, group, id_of, send, text};
+use crate::support::app::App;
+use crate::support::hubs::another;
+use crate::support::wait::until;
+use crate::user::{subscriber, user_key};
+
+/// S4-82, S4-211, S4-212: the other connections of a sender, at another process, get the statuses of its stored
+/// messages, once; the connection that sends gets them once, too.
+#[tokio::test]
+async fn statuses_reach_the_senders_other_connections() {
+    let app = App::new().await;
+    let other = another(&app).await;
+    let there = crate::inbox::serve(&other).await;
+    start_loops(&app.hub);
+    start_loops(&other);
+    let (room, one, two) = two(&app).await;
+    let status = format!("/topic/message/status/{room}");
+    let (mut here, mut also) = (Client::connect(app.address, &one).await, Client::connect(there, &one).await);
+    let mut stranger = Client::connect(there, &two).await;
+    for client in [&mut here, &mut also, &mut stranger] {
+        client.subscribe("s", &status, &[]).await;
+        client.subscribe("m", &format!("/topic/messages/{room}"), &[]).await;
+    }
+    for temp_id in ["t-1", "t-2"] {
+        here.call("/app/chat", json!({"tempId": temp_id, "roomId": room, "content": "Hello"})).await;
+        let words = async |client: &mut Client, most: usize| {
+            let mut words = Vec::new();
+            for _ in 0..most {
+                let body = client.message("s").await.json();
+                assert_eq!(body["tempId"], temp_id);
+                words.push(text(&body["status"]));
+            }
+            words
+        };
+        assert_eq!(words(&mut here, 4).await, ["SENDING", "SENT_TO_KAFKA", "PROCESSING", "SAVED"]);
+        assert_eq!(words(&mut also, 3).await, ["SENT_TO_KAFKA", "PROCESSING", "SAVED"]);
+        // Its event is the connection's next frame of this room: its statuses did not come twice.
+        here.message("m").await;
+    }
+    stranger.message("m").await;
+    stranger.call("/app/chat", json!({"tempId": "t-3", "roomId": room, "content": "Hello"})).await;
+    assert_eq!(stranger.message("s").await.json()["tempId"], "t-3", "no status of another's message");
+    app.done().await;
+}
+
+/// S2-51, S4-73: a room that the user does not look at is news on its own queue, with what is unread; one that it looks
+/// at is not. The numbers of streams come on request.
+#[tokio::test]
+async fn room_that_is_not_looked_at_is_news() {
+    let app = App::new().await;
+    start_loops(&app.hub);
+    let (room, _, two) = two(&app).await;
+    let second = group(&app, &["u-1", "u-2"], json!({})).await;
+    let mut client = Client::connect(app.address, &two).await;
+    client.subscribe("n", "/user/queue/notifications", &[]).await;
+    send(&app, "u-1", &room, "a").await.expect(201);
+    let news = client.message("n").await.json();
+    let wanted = json!({"eventType": "ROOM_UPDATED", "roomId": room, "unreadCount": 1, "unreadMentions": 0,
+        "lastMessage": "a"});
+    assert_eq!(news, wanted);
+    // Read elsewhere: the count is news as well.
+    ask(&app, "u-2", "POST", "/messages/mark-read", Some(json!({"roomId": room}))).await.expect(200);
+    assert_eq!(client.message("n").await.json()["unreadCount"], 0);
+    client.subscribe("m", &format!("/topic/messages/{room}"), &[]).await;
+    send(&app, "u-1", &room, "b").await.expect(201);
+    client.message("m").await;
+    send(&app, "u-1", &second, "c").await.expect(201);
+    let news = client.message("n").await.json();
+    assert_eq!((&news["roomId"], &news["lastMessage"]), (&json!(second), &json!("c")), "nothing of the open room");
+    // A changed profile ends the user's streams, which are opened again.
+    ask(&app, "u-2", "PUT", "/users/me", Some(json!({"nickname": "Two"}))).await.expect(200);
+    send(&app, "u-1", &second, "d").await.expect(201);
+    assert_eq!(client.message("n").await.json()["lastMessage"], "d");
+    client.subscribe("h", "/user/queue/sync", &[]).await;
+    let heads = client.message("h").await.json();
+    let of_room = heads["heads"].as_array().unwrap().iter().find(|head| head["stream"] == format!("room:{room}"));
+    let head = app.count("select seq from room_heads order by room_id limit 1").await;
+    assert_eq!(of_room.unwrap()["seq"], head, "{heads}");
+    assert!(!text(&heads["epoch"]).is_empty());
+    app.done().await;
+}
+
+/// S4-166, S4-167, L12: a user that opens one room alone looks at it, with the presence that it chose; one that
+/// is invisible is not shown. Typing ends by itself; a user without a connection is OFFLINE a little later.
+#[tokio::test]
+async fn others_see_a_user_come_and_go() {
+    let app = App::new().await;
+    start_loops(&app.hub);
+    let (room, one, two) = two(&app).await;
+    let one_id = id_of(&app, "u-1").await;
+    let mut watcher = Client::connect(app.address, &two).await;
+    watcher.subscribe("a", &format!("/topic/active/{room}"), &[]).await;
+    watcher.message("a").await;
+    watcher.subscribe("t", &format!("/topic/typing/{room}"), &[]).await;
+    let shows = |body: &Value, status: &str, active: bool| {
+        assert_eq!(
+            (&body["userId"], &body["status"], &body["active"]),
+            (&json!(one_id), &json!(status), &json!(active))
+        );
+    };
+    ask(&app, "u-1", "PUT", "/users/status", Some(json!({"status": "OFFLINE"}))).await.expect(200);
+    let mut hidden = Client::connect(app.address, &one).await;
+    hidden.subscribe("m", &format!("/topic/messages/{room}"), &[]).await;
+    ask(&app, "u-1", "PUT", "/users/status", Some(json!({"status": "BUSY"}))).await.expect(200);
+    shows(&watcher.message("a").await.json(), "BUSY", true);
+    let second = group(&app, &["u-1"], json!({})).await;
+    hidden.subscribe("m2", &format!("/topic/messages/{second}"), &[]).await;
+    shows(&watcher.message("a").await.json(), "BUSY", false);
+    hidden.call("/app/active", json!({"roomId": room, "active": true})).await;
+    shows(&watcher.message("a").await.json(), "BUSY", true);
+    hidden.call("/app/typing", json!({"roomId": room, "isTyping": true})).await;
+    assert_eq!(watcher.message("t").await.json()["isTyping"], true);
+    drop(hidden);
+    shows(&watcher.message("a").await.json(), "BUSY", false);
+    assert_eq!(watcher.message("t").await.json()["isTyping"], false, "it gave no other sign");
+    shows(&watcher.message("a").await.json(), "OFFLINE", false);
+    // A room may have both turned off.
+    let settings = json!({"settings": {"typing": false, "presence": false}});
+    ask(&app, "u-1", "PUT", &format!("/chatrooms/{second}"), Some(settings)).await.expect(200);
+    let mut silent = Client::connect(app.address, &one).await;
+    silent.subscribe("m2", &format!("/topic/messages/{second}"), &[]).await;
+    let two_id = id_of(&app, "u-2").await;
+    let invited = json!({"userIds": [two_id]});
+    ask(&app, "u-1", "POST", &format!("/chatrooms/{second}/participants"), Some(invited)).await.expect(200);
+    watcher.subscribe("a2", &format!("/topic/active/{second}"), &[]).await;
+    watcher.message("a2").await;
+    watcher.subscribe("t2", &format!("/topic/typing/{second}"), &[]).await;
+    for (call, flag) in [("typing", "isTyping"), ("active", "active")] {
+        silent.call(&format!("/app/{call}"), json!({"roomId": second, flag: true})).await;
+    }
+    silent.call("/app/active", json!({"roomId": room, "active": true})).await;
+    shows(&watcher.message("a").await.json(), "BUSY", true);
+    assert!(watcher.waits("a2").is_none() && watcher.waits("t2").is_none());
+    app.done().await;
+}
+
+/// S4-167: a user of whom nothing came for five minutes is AWAY, and ONLINE again with the next frame or request.
+#[tokio::test]
+async fn user_that_does_nothing_is_away() {
+    let app = App::new().await;
+    start_loops(&app.hub);
+    let (room, one, _) = two(&app).await;
+    let one_id = id_of(&app, "u-1").await;
+    let mut client = Client::connect(app.address, &one).await;
+    let shows = async |status: &str| {
+        until(status, async || {
+            let user = ask(&app, "u-2", "GET", &format!("/users/{one_id}"), None).await.expect(200).body;
+            user["data"]["status"] == status
+        })
+        .await;
+    };
+    shows("ONLINE").await;
+    app.advance(360);
+    shows("AWAY").await;
+    client.call("/app/typing", json!({"roomId": room, "isTyping": true})).await;
+    shows("ONLINE").await;
+    app.advance(360);
+    shows("AWAY").await;
+    let request = app.http.get(app.uri("/api/v1/chatrooms")).bearer_auth(&one);
+    crate::support::app::Answer::read(request).await.expect(200);
+    shows("ONLINE").await;
+    app.done().await;
+}
+
+/// ST-22: of more than ten WebSockets of a user the oldest ends, and the others go on.
+#[tokio::test]
+async fn user_has_at_most_ten_sockets() {
+    let app = App::new().await;
+    start_loops(&app.hub);
+    let (room, _, two) = two(&app).await;
+    let key = user_key(&app, app.partner.partner_id, 60).await;
+    let one = subscriber(&app, app.partner.partner_id, &key, "u-1");
+    let mut bystander = Client::connect(app.address, &two).await;
+    let mut clients = Vec::new();
+    for _ in 0..11 {
+        clients.push(Client::connect(app.address, &one).await);
+    }
+    assert_eq!(clients.remove(0).end().await, Some(4409));
+    for client in clients.iter_mut().chain([&mut bystander]) {
+        client.subscribe("s", &format!("/topic/message/status/{room}"), &[]).await;
+    }
+    app.done().await;
+}
