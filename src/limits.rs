@@ -62,6 +62,8 @@ pub const CONTENT_BYTES: usize = 1 << 20;
 
 /// A body of a few fields.
 pub const SMALL_BODY_BYTES: usize = 16 << 10;
+/// Size of a body with a message for a room: 16 KiB of text may be written with escapes.
+pub const CHAT_BODY_BYTES: usize = 64 << 10;
 /// A partner's or a key's name.
 pub const NAME_CHARS: usize = 64;
 /// Characters of a client secret or refresh token; those of the hub have less than half as many.

@@ -331,7 +331,7 @@ pub async fn send(
     User(caller): User,
     query: Query,
     PathId(id): PathId,
-    JsonBody(body): JsonBody<{ limits::SMALL_BODY_BYTES }>,
+    JsonBody(body): JsonBody<{ limits::CHAT_BODY_BYTES }>,
 ) -> Answer {
     query.close()?;
     let id = room_id(&id)?;

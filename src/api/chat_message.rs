@@ -537,7 +537,7 @@ pub async fn send(
     State(hub): State<Hub>,
     User(caller): User,
     query: Query,
-    JsonBody(body): JsonBody<{ limits::SMALL_BODY_BYTES }>,
+    JsonBody(body): JsonBody<{ limits::CHAT_BODY_BYTES }>,
 ) -> Answer {
     query.close()?;
     let body = read_sent(&NEW_MESSAGE, &body)?;
@@ -571,6 +571,7 @@ pub enum MessageOrPage {
 #[expect(dead_code, reason = "describes the parameters; the handler reads them from the query")]
 pub struct HistoryParams {
     /// Messages above this seq, oldest first. Of a room.
+    #[param(minimum = 0)]
     after: Option<i64>,
     /// Messages around this one, newest first. Of a room.
     around: Option<String>,
@@ -664,7 +665,7 @@ pub async fn edit(
     query: Query,
     headers: HeaderMap,
     PathId(id): PathId,
-    JsonBody(body): JsonBody<{ limits::SMALL_BODY_BYTES }>,
+    JsonBody(body): JsonBody<{ limits::CHAT_BODY_BYTES }>,
 ) -> Answer {
     query.close()?;
     let (id, version) = (chat_id(&id)?, if_match(&headers)?);

@@ -8,7 +8,7 @@ use utoipa::openapi::schema::{
 };
 use utoipa::openapi::{RefOr, Schema};
 
-use super::shape::metadata;
+use super::shape::metadata_object;
 use crate::model::form::{Field, Form, Kind, Preset};
 use crate::model::intake::{BATCH, MESSAGE, NOTIFICATION};
 
@@ -114,7 +114,10 @@ fn field_schema(field: &Field, examples: Vec<Value>) -> RefOr<Schema> {
             let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(most));
             plain(Type::Object).additional_properties(Some(Schema::from(text.build()))).into()
         }
-        Kind::Metadata => metadata().into(),
+        Kind::Metadata => {
+            let object = metadata_object().schema_type(or_null(Type::Object, field));
+            if about.is_some() { object.description(about) } else { object }.into()
+        }
         Kind::Object(fields) => {
             let none = AdditionalProperties::FreeForm(false);
             properties(plain(Type::Object), fields).additional_properties(Some(none)).examples(examples).into()

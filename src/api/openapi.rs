@@ -6,7 +6,8 @@ use axum::Extension;
 use axum::body::Bytes;
 use axum::http::header;
 use axum::response::IntoResponse as _;
-use utoipa::openapi::path::{HttpMethod, Operation, ParameterIn, PathItem, PathsBuilder};
+use utoipa::openapi::path::{HttpMethod, Operation, Parameter, ParameterIn, PathItem, PathsBuilder};
+use utoipa::openapi::schema::{Schema, SchemaType};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Header, License, Object, Ref, RefOr, ResponseBuilder, Tag, Type};
 use utoipa::{OpenApi, Path as _, ToSchema as _};
@@ -43,7 +44,10 @@ pub fn to_json(mut document: utoipa::openapi::OpenApi) -> Bytes {
     for (path, item) in &mut document.paths.paths {
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
         let problem = if is_enveloped(path) { EnvelopedProblem::name() } else { ProblemBody::name() };
-        operations.into_iter().flatten().for_each(|operation| add_common_responses(operation, &problem));
+        for operation in operations.into_iter().flatten() {
+            operation.parameters.iter_mut().flatten().for_each(without_null);
+            add_common_responses(operation, &problem);
+        }
     }
     let webhook = PathItem::new(HttpMethod::Post, event::__path_event::operation());
     document.webhooks = Some(PathsBuilder::new().path(event::__path_event::path(), webhook).build());
@@ -70,6 +74,16 @@ const TAGS: [(&str, &str); 17] = [
     ("operations", "for monitoring"),
 ];
 
+/// A parameter may be left out, but it is never null: it is a text in the request.
+fn without_null(parameter: &mut RefOr<Parameter>) {
+    if let RefOr::T(Parameter { schema: Some(RefOr::T(Schema::Object(object))), .. }) = parameter
+        && let SchemaType::Array(types) = &object.schema_type
+        && let [only] = &types.iter().filter(|of| **of != Type::Null).collect::<Vec<_>>()[..]
+    {
+        object.schema_type = SchemaType::new((*only).clone());
+    }
+}
+
 /// Adds the error responses that follow from an operation's path, body and sign-in. Responses that the operation
 /// declares itself stay as they are. `problem`: the schema of the errors.
 fn add_common_responses(operation: &mut Operation, problem: &str) {
@@ -80,12 +94,18 @@ fn add_common_responses(operation: &mut Operation, problem: &str) {
     let signs_in_now = operation.tags.iter().flatten().any(|tag| tag == "sign-in" || tag == "user-sign-in");
     // Providers authenticate in their own ways and without a bearer token.
     let proves = operation.tags.iter().flatten().any(|tag| tag == "receipts");
+    // Their bodies name rooms, messages and users.
+    let names_room = has_body && operation.tags.iter().flatten().any(|tag| tag == "rooms");
     let signs_in = operation.security.is_some() || signs_in_now || proves;
     let common = [
         (true, 400, "the request cannot be read"),
         (signs_in, 401, "not signed in"),
         (signs_in, 403, "signed in, but not permitted"),
-        (in_path || names_partner || signs_in_now, 404, "nothing at this address is visible to the caller"),
+        (
+            in_path || names_partner || names_room || signs_in_now,
+            404,
+            "nothing at this address is visible to the caller",
+        ),
         (has_body, 408, "the body did not arrive in time"),
         (has_body, 409, "the same key with a different request"),
         (has_body, 413, "the body is too large"),

@@ -475,9 +475,9 @@ pub struct RoomEvents {
 
 #[utoipa::path(get, path = "/api/v1/chatrooms/{roomId}/events", operation_id = "listRoomEvents", tag = "rooms",
     security(("bearer" = [])), params(("roomId" = String, Path, description = "the room's id"),
-        ("after" = i64, Query, description = "the number of the last event that the client has"),
+        ("after" = i64, Query, minimum = 0, description = "the number of the last event that the client has"),
         ("epoch" = Option<String>, Query, description = "the epoch of that number"),
-        ("limit" = Option<i64>, Query, description = "events at most, 1 to 200; default 200")),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "events at most; default 200")),
     responses((status = 200, description = "what came after it", body = Envelope<RoomEvents>)))]
 /// What happened in a room
 ///

@@ -122,6 +122,11 @@ pub fn message_filter(
 
 /// The schema of `metadata`: names with plain values, not nested.
 pub fn metadata() -> Schema {
+    metadata_object().into()
+}
+
+/// The same, to be changed.
+pub fn metadata_object() -> ObjectBuilder {
     let plain = [Type::String, Type::Number, Type::Boolean, Type::Null];
     let name = ObjectBuilder::new()
         .schema_type(Type::String)
@@ -136,7 +141,6 @@ pub fn metadata() -> Schema {
         ))
         .property_names(Some(name))
         .additional_properties(Some(ObjectBuilder::new().schema_type(SchemaType::Array(plain.to_vec()))))
-        .into()
 }
 
 /// Reads a date in the form YYYY-MM-DD only.

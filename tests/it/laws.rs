@@ -308,7 +308,7 @@ fn is_or_ends(path: &str, name: &str) -> bool {
     path.starts_with(&format!("::{name}::")) || (name.contains("::") && path.contains(&format!("::{name}::")))
 }
 
-/// S0-7: a module names only layers below it, and a name of `EXCLUSIVE` is in its places alone.
+/// S2-1, S4-1, S4-6, S0-7: a module names only layers below it, and a name of `EXCLUSIVE` is in its places alone.
 #[test]
 fn module_names_only_layers_below() {
     let (mut wrong, mut excused, mut read_paths) = (Vec::new(), BTreeSet::new(), 0);

@@ -73,9 +73,9 @@ impl Client {
     }
 }
 
-/// S2-58, S2-63, S2-71, S4-43, S4-47, S4-160, S4-161, S4-198, S4-202, S4-213, L3, L4, L5: four stock clients at
-/// two processes get every message once and in order. A process is killed while they write and starts again: the
-/// clients of @stomp/stompjs come back by themselves and miss nothing.
+/// S2-2, S2-12, S2-72, S2-86, S2-97, S4-201, S2-58, S2-63, S2-71, S4-43, S4-47, S4-160, S4-161, S4-198, S4-202, S4-213,
+/// L3, L4, L5: four stock clients at two processes get every message once and in order. A process is killed while they
+/// write and starts again: the clients of @stomp/stompjs come back by themselves and miss nothing.
 #[tokio::test]
 async fn stock_clients_talk_across_a_killed_process() {
     let Some(library) = node_library() else { return };

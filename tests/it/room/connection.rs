@@ -48,8 +48,8 @@ async fn statuses_reach_the_senders_other_connections() {
     app.done().await;
 }
 
-/// S2-51, S4-73: a room that the user does not look at is news on its own queue, with what is unread; one that it looks
-/// at is not. The numbers of streams come on request.
+/// S2-51, S2-65, S4-73: a room that the user does not look at is news on its own queue, with what is unread; one that
+/// it looks at is not. The numbers of streams come on request.
 #[tokio::test]
 async fn room_that_is_not_looked_at_is_news() {
     let app = App::new().await;
@@ -57,7 +57,9 @@ async fn room_that_is_not_looked_at_is_news() {
     let (room, _, two) = two(&app).await;
     let second = group(&app, &["u-1", "u-2"], json!({})).await;
     let mut client = Client::connect(app.address, &two).await;
-    client.subscribe("n", "/user/queue/notifications", &[]).await;
+    let two_id = id_of(&app, "u-2").await;
+    let destination = format!("/exchange/chat.exchange/chat.user.{two_id}.notification");
+    client.subscribe("n", &destination, &[]).await;
     send(&app, "u-1", &room, "a").await.expect(201);
     let news = client.message("n").await.json();
     let wanted = json!({"eventType": "ROOM_UPDATED", "roomId": room, "unreadCount": 1, "unreadMentions": 0,
@@ -139,7 +141,8 @@ async fn others_see_a_user_come_and_go() {
     app.done().await;
 }
 
-/// S4-167: a user of whom nothing came for five minutes is AWAY, and ONLINE again with the next frame or request.
+/// S2-55, S4-167: a user of whom nothing came for five minutes is AWAY, and ONLINE again with the next frame or
+/// request.
 #[tokio::test]
 async fn user_that_does_nothing_is_away() {
     let app = App::new().await;
@@ -185,4 +188,51 @@ async fn user_has_at_most_ten_sockets() {
         client.subscribe("s", &format!("/topic/message/status/{room}"), &[]).await;
     }
     app.done().await;
+}
+
+/// S2-77, S2-83, S4-209: over the limit a message is refused as one that may be sent again, and then it is stored.
+#[tokio::test]
+async fn message_over_the_limit_may_be_sent_again() {
+    let app = App::with(&["--user-sends=1"]).await;
+    let (room, one, _) = two(&app).await;
+    let mut client = Client::connect(app.address, &one).await;
+    client.subscribe("s", &format!("/topic/message/status/{room}"), &[]).await;
+    let mut last = async |temp_id: &str, frames: usize| {
+        client.call("/app/chat", json!({"tempId": temp_id, "roomId": room, "content": "Hello"})).await;
+        let mut last = Value::Null;
+        for _ in 0..frames {
+            last = client.message("s").await.json();
+        }
+        last
+    };
+    for temp_id in ["t-1", "t-2"] {
+        assert_eq!(last(temp_id, 4).await["status"], "SAVED", "a burst of two");
+    }
+    let failed = last("t-3", 2).await;
+    assert_eq!((&failed["status"], &failed["reason"]), (&json!("FAILED"), &json!("rate_limited")));
+    assert_eq!(failed["retryable"], true);
+    app.advance(1);
+    assert_eq!(last("t-3", 4).await["status"], "SAVED");
+    app.done().await;
+}
+
+/// S4-46: a page of another origin connects only if the operator allows it; a client that is no page always may.
+#[tokio::test]
+async fn page_of_another_origin_connects_if_it_is_allowed() {
+    for (flags, origin, status) in [
+        (vec![], None, 101),
+        (vec![], Some("https://evil.example"), 403),
+        (vec!["--allowed-origin=https://shop.example"], Some("https://shop.example"), 101),
+        (vec!["--allowed-origin=*"], Some("https://any.example"), 101),
+    ] {
+        let app = App::with(&flags).await;
+        let mut request =
+            app.http.get(app.uri("/ws/chat")).header("connection", "upgrade").header("upgrade", "websocket");
+        request = request.header("sec-websocket-version", "13").header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+        if let Some(origin) = origin {
+            request = request.header("origin", origin);
+        }
+        assert_eq!(request.send().await.unwrap().status().as_u16(), status, "{flags:?} {origin:?}");
+        app.done().await;
+    }
 }

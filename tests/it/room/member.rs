@@ -7,9 +7,9 @@ use crate::room::{ask, events, group, id_of, send, text};
 use crate::support::app::App;
 use crate::user::on_behalf;
 
-/// S2-23, S2-38, S2-40, S2-62, S4-19, S4-20, S4-21, S4-22, S4-23, S4-130, S4-131, S4-132: a user makes a group and is
-/// its owner; its members see it in their lists with title, type, members and when it was last active; a stranger sees
-/// nothing. A pair has one room, which both find.
+/// S2-26, S2-23, S2-38, S2-40, S2-62, S4-19, S4-20, S4-21, S4-22, S4-23, S4-130, S4-131, S4-132: a user makes a group
+/// and is its owner; its members see it in their lists with title, type, members and when it was last active; a
+/// stranger sees nothing. A pair has one room, which both find.
 #[tokio::test]
 async fn group_and_room_of_two_are_made_and_listed() {
     let app = App::new().await;

@@ -7,7 +7,7 @@ use crate::room::{ask, events, group, id_of, send, text, texts};
 use crate::support::app::App;
 use crate::user::on_behalf;
 
-/// S2-19, S2-41, S2-48, S2-60, S2-88, S2-92, S4-27, S4-28: a message is stored when it is answered;
+/// S4-4, S2-19, S2-41, S2-48, S2-60, S2-88, S2-92, S4-27, S4-28: a message is stored when it is answered;
 /// sent again with its tempId it is stored once, from however many requests at the same moment; another content with
 /// that tempId is refused. Its tempId is shown to its sender alone.
 #[tokio::test]
@@ -146,9 +146,9 @@ async fn messages_are_read_up_to_a_mark() {
     app.done().await;
 }
 
-/// S2-20, S2-21, S2-34, S2-79, S4-33, S4-147, S4-148: a sender edits its text and deletes its message; the number
-/// stays, the version goes up, and a stale version is refused; an admin deletes another's, which the audit log has. The
-/// former text is kept for moderators alone, and gone from the message.
+/// S2-35, S2-20, S2-21, S2-34, S2-79, S4-33, S4-147, S4-148: a sender edits its text and deletes its message; the
+/// number stays, the version goes up, and a stale version is refused; an admin deletes another's, which the audit log
+/// has. The former text is kept for moderators alone, and gone from the message.
 #[tokio::test]
 async fn message_is_edited_and_deleted() {
     let app = App::new().await;
@@ -218,7 +218,7 @@ async fn writing_has_its_limits() {
     app.done().await;
 }
 
-/// S2-33, S2-49, S4-54, S4-60, S4-64, S4-65, S4-203: 200 messages of 8 senders into 5 rooms at once are numbered
+/// S4-55, S2-33, S2-49, S4-54, S4-60, S4-64, S4-65, S4-203: 200 messages of 8 senders into 5 rooms at once are numbered
 /// without a gap, and a room's head is its last row; a sender's own messages keep their order.
 #[tokio::test]
 async fn messages_are_numbered_without_a_gap() {
@@ -286,7 +286,7 @@ async fn blocked_user_cannot_write_to_the_other() {
     app.done().await;
 }
 
-/// S2-39: messages older than the room keeps them are deleted, newer ones stay.
+/// S2-95, S2-39: messages older than the room keeps them are deleted, newer ones stay.
 #[tokio::test]
 async fn room_keeps_its_messages_for_so_many_days() {
     let app = App::new().await;

@@ -17,8 +17,8 @@ const GROUP: i64 = 100;
 /// engine's.
 type Case<'c> = (&'static str, String, i64, &'c [&'c str], i64, bool);
 
-/// S2-36, S2-46, S2-67, S2-68, S4-204: the engine's statements of rooms go by their indexes whatever the statistics say
-/// (of empty tables, of full ones, none), and the API's once the tables were analysed.
+/// S2-6, S2-37, S2-69, S2-36, S2-46, S2-67, S2-68, S4-204: the engine's statements of rooms go by their indexes
+/// whatever the statistics say (of empty tables, of full ones, none), and the API's once the tables were analysed.
 #[tokio::test]
 async fn room_statements_go_by_their_indexes_whatever_the_statistics_say() {
     let app = App::new().await;

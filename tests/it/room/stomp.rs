@@ -173,9 +173,10 @@ pub(super) async fn two(app: &App) -> (String, String, String) {
     (room, token("u-1"), token("u-2"))
 }
 
-/// S2-13, S2-47, S2-51, S2-53, S2-59, S2-64, S4-48, S4-49, S4-50, S4-82, S4-83, S4-84, S4-85, S4-86, S4-87, S4-161,
-/// S4-164, S4-165, S4-200, S4-211, L1, L3: what one sends, both get, at two processes, in order and with its numbers;
-/// the sender alone is told its statuses, in their order, and finds its tempId.
+/// S2-3, S2-4, S2-16, S2-44, S2-50, S2-54, S4-2, S4-3, S4-57, S4-58, S4-199, S4-206, S2-13, S2-47, S2-51, S2-53, S2-59,
+/// S2-64, S4-48, S4-49, S4-50, S4-82, S4-83, S4-84, S4-85, S4-86, S4-87, S4-161, S4-164, S4-165, S4-200, S4-211, L1,
+/// L3: what one sends, both get, at two processes, in order and with its numbers; the sender alone is told its
+/// statuses, in their order, and finds its tempId.
 #[tokio::test]
 async fn two_users_at_two_processes_talk() {
     let app = App::new().await;
@@ -352,8 +353,8 @@ async fn client_resumes_and_a_removed_one_gets_nothing_more() {
     app.done().await;
 }
 
-/// S4-66, S4-75, S4-76, S4-162, S4-163, S4-166, S4-167, L12: others see who types, once a second; who looks at the
-/// room; and who has read a message. Nothing of typing is stored.
+/// S2-52, S4-66, S4-75, S4-76, S4-162, S4-163, S4-166, S4-167, L12: others see who types, once a second; who looks at
+/// the room; and who has read a message. Nothing of typing is stored.
 #[tokio::test]
 async fn others_see_who_types_and_reads() {
     let app = App::new().await;
