@@ -97,7 +97,8 @@
 //! connections and ends when the process stops ([`http::stream`]).
 //!
 //! The documents are Markdown in [`docs`]; [`ui::generated`] inserts the parts that come from the code, [`ui::docs`]
-//! renders them as pages, and `notihub docs` prints them. [`ui::inbox`] serves the custom element `<notihub-inbox>`.
+//! renders them as pages, and `notihub docs` prints them. [`ui::inbox`] serves the custom element `<notihub-inbox>`,
+//! [`ui::chat`] a page where two users write to each other.
 //!
 //! # Permissions
 //!

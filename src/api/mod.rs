@@ -45,7 +45,7 @@ use utoipa_axum::routes;
 
 use crate::http::{cors, problem, request};
 use crate::hub::Hub;
-use crate::ui::{docs, inbox as inbox_pages};
+use crate::ui::{chat as chat_pages, docs, inbox as inbox_pages};
 
 /// Registers all handlers. Each line also adds their description, path included, to the OpenAPI document.
 fn routes() -> OpenApiRouter<Hub> {
@@ -172,6 +172,11 @@ fn with_pages(router: Router<Hub>) -> Router<Hub> {
         .route("/inbox/demo", get(inbox_pages::demo))
         .route("/inbox/demo.js", get(inbox_pages::demo_script))
         .route("/inbox/demo.css", get(inbox_pages::demo_style))
+        .route("/chat/demo", get(chat_pages::demo))
+        .route("/chat/demo.js", get(chat_pages::demo_script))
+        .route("/chat/demo.css", get(chat_pages::demo_style))
+        .route("/chat/messages.js", get(chat_pages::messages_script))
+        .route("/chat/stomp.js", get(chat_pages::stomp_script))
 }
 
 /// The OpenAPI document, made on first use.

@@ -103,13 +103,17 @@ async fn post_with_retries(client: &Client, body: &Value) -> Result<Value> {
     }
 }
 
-/// Prints the link of a page with two inboxes, which the partner's token behind its # lets send.
+/// Prints the links of a page where two users write to each other, and of one with two inboxes. The partner's token
+/// behind the # lets both pages act for users.
 ///
 /// # Errors
 /// As [`run`].
-pub async fn print_inbox_link(url: &str, credentials: &Credentials) -> Result<()> {
+pub async fn print_page_links(url: &str, credentials: &Credentials) -> Result<()> {
     let token = Client::new(&Target::of(url.to_owned(), credentials))?.token().await?;
-    anstream::println!("\nWatch two inboxes in a browser, and send to them:\n\n  {url}/inbox/demo#token={token}");
+    anstream::println!(
+        "\nIn a browser, let two users write to each other:\n\n  {url}/chat/demo#token={token}\n\n\
+         Watch two inboxes, and send to them:\n\n  {url}/inbox/demo#token={token}"
+    );
     Ok(())
 }
 

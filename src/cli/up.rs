@@ -119,7 +119,7 @@ async fn run_hub(mut settings: Settings, dependencies: &Shutdown, options: &UpOp
     if !options.once {
         if output == Output::Text {
             if options.demo {
-                demo::print_inbox_link(&url, &kept.partner).await?;
+                demo::print_page_links(&url, &kept.partner).await?;
             }
             demo::print_next_steps(
                 &url,

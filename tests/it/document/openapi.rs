@@ -35,7 +35,12 @@ async fn document_has_the_routes_of_the_router() {
     let is_page = |line: &str| {
         let docs = ["/docs", "/docs/{topic}", "/docs/style.css", "/llms.txt"].map(|path| (path, "docs"));
         let inbox = ["/inbox.js", "/inbox/demo", "/inbox/demo.js", "/inbox/demo.css"].map(|path| (path, "inbox_pages"));
-        docs.iter().chain(&inbox).any(|(path, room)| line.contains(&format!(".route(\"{path}\", get({room}::")))
+        let chat = ["/chat/demo", "/chat/demo.js", "/chat/demo.css", "/chat/messages.js", "/chat/stomp.js"]
+            .map(|path| (path, "chat_pages"));
+        docs.iter()
+            .chain(&inbox)
+            .chain(&chat)
+            .any(|(path, room)| line.contains(&format!(".route(\"{path}\", get({room}::")))
     };
     let page: String = page.lines().filter(|line| !is_page(line)).map(|line| format!("{line}\n")).collect();
     for undescribed in [".route(", ".nest(", ".merge(", ".route_service(", ".nest_service("] {
