@@ -176,6 +176,7 @@ class Side {
   async #load(cursor) {
     const before = cursor ? `&cursor=${cursor}` : "";
     const page = await this.#ask("GET", `/api/v1/messages/${this.room.id}?limit=${PAGE}${before}`);
+    if (!page && !cursor && this.connection.isReady) setTimeout(() => this.#load(), 2000);
     if (!page) return;
     if (cursor || this.#cursor === undefined) this.#cursor = page.nextCursor;
     page.items.forEach((message) => this.messages.take(message));

@@ -71,6 +71,38 @@ async fn pages_are_public_and_their_links_lead_somewhere() {
     app.done().await;
 }
 
+/// The pages with scripts contain none, and run those of the hub alone; what they load is there.
+#[tokio::test]
+async fn pages_with_scripts_run_only_those_of_the_hub() {
+    let app = App::new().await;
+    for path in ["/inbox/demo", "/chat/demo"] {
+        let (status, kind, policy, html) = page(&app, path).await;
+        assert_eq!((status, kind.as_str()), (200, "text/html; charset=utf-8"), "{path}");
+        for rule in ["default-src 'none'", "script-src 'self'", "style-src 'self'", "trusted-types-for 'script'"] {
+            assert!(policy.contains(rule) && !policy.contains("unsafe"), "{path}: {policy}");
+        }
+        for script in html.split("<script").skip(1) {
+            let (tag, rest) = script.split_once('>').unwrap();
+            assert!(tag.contains(" src=\"/") && rest.starts_with("</script>"), "{path}: <script{tag}");
+        }
+        let is_handler = |rest: &str| rest.trim_start_matches(char::is_alphabetic).starts_with('=');
+        assert!(!html.split(" on").skip(1).any(is_handler), "{path} has a handler");
+        assert!(!html.contains("<style") && !html.contains(" style="), "{path}");
+        let named = attributes(&html, "src").into_iter().chain(attributes(&html, "href"));
+        let mut wanted: Vec<String> = named.filter(|file| file.starts_with('/')).collect();
+        while let Some(file) = wanted.pop() {
+            let (status, kind, _, text) = page(&app, &file).await;
+            assert_eq!(status, 200, "{path}: {file}");
+            assert_eq!(kind.starts_with("text/javascript"), file.ends_with(".js"), "{file}: {kind}");
+            if file.ends_with(".js") {
+                let imported = text.split(" from \"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
+                wanted.extend(imported);
+            }
+        }
+    }
+    app.done().await;
+}
+
 /// The Markdown of each topic is served beside its page, and /llms.txt leads to all of them; any other topic is a page
 /// that leads to the list.
 #[tokio::test]

@@ -1,63 +1,17 @@
 //! The element `<notihub-inbox>` in a browser.
 
-use std::process::Stdio;
-
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::inbox::to_inbox;
-use crate::laws::root;
+use crate::support::browser::Browser;
 use crate::support::database::fresh_database;
 use crate::support::process::{Folder, fsck, http_to, on, post};
-use crate::support::programs::{is_there, node_library};
-use crate::support::wait::wait_for;
 
-/// A browser driven by `tests/fixtures/browser.mjs`.
-struct Browser {
-    _child: Child,
-    commands: ChildStdin,
-    answers: Lines<BufReader<ChildStdout>>,
-    origin: String,
-}
-
-impl Browser {
-    async fn start(library: &str) -> Browser {
-        let script = root().join("tests/fixtures/browser.mjs");
-        let mut child = Command::new("node")
-            .arg(script)
-            .args([library, "/usr/bin/chromium"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("node starts");
-        let commands = child.stdin.take().expect("a pipe");
-        let mut answers = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-        let first = answers.next_line().await.expect("a line").expect("the browser starts");
-        let first: Value = serde_json::from_str(&first).expect("JSON");
-        Browser { _child: child, commands, answers, origin: first["origin"].as_str().expect("an origin").to_owned() }
-    }
-
-    async fn ask(&mut self, command: Value) -> Value {
-        self.commands.write_all(format!("{command}\n").as_bytes()).await.expect("the browser runs");
-        let line = self.answers.next_line().await.expect("a line").expect("the browser runs");
-        let mut answer: Value = serde_json::from_str(&line).expect("JSON");
-        assert_eq!(answer["error"], Value::Null, "{command}");
-        answer["value"].take()
-    }
-
-    /// Waits until an expression about the element of a tab, `inbox`, has this value.
-    async fn shows(&mut self, tab: usize, expression: &str, wanted: Value) {
-        let run = format!("const inbox = document.querySelector('notihub-inbox').shadowRoot; return {expression};");
-        let browser = tokio::sync::Mutex::new(self);
-        wait_for(&format!("tab {tab}: {expression} is {wanted}"), async || {
-            let shown = browser.lock().await.ask(json!({"tab": tab, "run": run})).await;
-            (shown == wanted).then_some(())
-        })
-        .await;
-    }
+/// Waits until an expression about the element of a tab, `inbox`, has this value.
+async fn shows(browser: &mut Browser, tab: usize, expression: &str, wanted: Value) {
+    let body = format!("const inbox = document.querySelector('notihub-inbox').shadowRoot; return {expression};");
+    browser.shows(tab, &body, wanted).await;
 }
 
 const BADGE: &str = "inbox.querySelector('.badge').hidden ? 0 : Number(inbox.querySelector('.badge').textContent)";
@@ -68,10 +22,9 @@ const TITLES: &str = "[...inbox.querySelectorAll('.title')].map((title) => title
 /// texts stay texts.
 #[tokio::test]
 async fn element_shows_an_inbox_live_at_two_processes() {
-    let Some(library) = node_library().filter(|_| is_there("chromium")) else { return };
+    let Some(mut browser) = Browser::start().await else { return };
     let (folder, url) = (Folder::new(), fresh_database().await);
     let http = http_to(&url).await;
-    let mut browser = Browser::start(&library).await;
     let key = on(&folder, &url, &["partner", "--output", "json", "user-key", "test"]).run().await.expect(0).json();
     let origin = format!("--allowed-origin={}", browser.origin);
     let serve = |listen: &str| on(&folder, &url, &["serve", "--email=off", listen, &origin]).start();
@@ -93,34 +46,34 @@ async fn element_shows_an_inbox_live_at_two_processes() {
         assert_eq!(post(&http, at, "/v1/messages", &message).await.unwrap().0, 202);
     };
     for tab in 0..2 {
-        browser.shows(tab, BADGE, json!(0)).await;
+        shows(&mut browser, tab, BADGE, json!(0)).await;
     }
     send(at[0], "<b>one</b>").await;
     for tab in 0..2 {
-        browser.shows(tab, BADGE, json!(1)).await;
-        browser.shows(tab, "inbox.querySelector('.bell').click()", Value::Null).await;
-        browser.shows(tab, TITLES, json!(["<b>one</b>"])).await;
-        browser.shows(tab, "inbox.querySelectorAll('.text b').length", json!(0)).await;
+        shows(&mut browser, tab, BADGE, json!(1)).await;
+        shows(&mut browser, tab, "inbox.querySelector('.bell').click()", Value::Null).await;
+        shows(&mut browser, tab, TITLES, json!(["<b>one</b>"])).await;
+        shows(&mut browser, tab, "inbox.querySelectorAll('.text b').length", json!(0)).await;
     }
-    browser.shows(1, "inbox.querySelector('.open').click()", Value::Null).await;
+    shows(&mut browser, 1, "inbox.querySelector('.open').click()", Value::Null).await;
     for tab in 0..2 {
-        browser.shows(tab, BADGE, json!(0)).await;
+        shows(&mut browser, tab, BADGE, json!(0)).await;
     }
 
     a.signal(Signal::SIGKILL);
     a.ended().await;
     // One after the other: of two that wait together either may arrive first.
     send(at[1], "two").await;
-    browser.shows(1, TITLES, json!(["two", "<b>one</b>"])).await;
+    shows(&mut browser, 1, TITLES, json!(["two", "<b>one</b>"])).await;
     send(at[1], "three").await;
-    browser.shows(1, TITLES, json!(["three", "two", "<b>one</b>"])).await;
+    shows(&mut browser, 1, TITLES, json!(["three", "two", "<b>one</b>"])).await;
     a = serve(&format!("--listen={}", at[0]));
     a.address().await;
-    browser.shows(0, TITLES, json!(["three", "two", "<b>one</b>"])).await;
+    shows(&mut browser, 0, TITLES, json!(["three", "two", "<b>one</b>"])).await;
     send(at[0], "four").await;
     for tab in 0..2 {
-        browser.shows(tab, TITLES, json!(["four", "three", "two", "<b>one</b>"])).await;
-        browser.shows(tab, BADGE, json!(3)).await;
+        shows(&mut browser, tab, TITLES, json!(["four", "three", "two", "<b>one</b>"])).await;
+        shows(&mut browser, tab, BADGE, json!(3)).await;
     }
     for program in [a, b, work] {
         program.stop().await.expect(0);

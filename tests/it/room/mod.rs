@@ -6,6 +6,7 @@ mod isolation;
 mod law;
 mod member;
 mod message;
+mod page;
 mod plan;
 mod stomp;
 mod stream;

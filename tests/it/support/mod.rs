@@ -1,6 +1,7 @@
 //! What the tests share: a hub of its own for each test, processes, peers and programs.
 
 pub mod app;
+pub mod browser;
 pub mod database;
 pub mod hubs;
 pub mod log;

@@ -223,7 +223,6 @@ pub async fn fsck(folder: &Folder, database_url: &str) {
     checked.expect(0);
 }
 
-/// A client of the hub's API.
 /// A client of the hub on this database, signed in as a partner that may post as much as it likes.
 pub async fn http_to(url: &str) -> reqwest::Client {
     http_with(url, Vec::new()).await
@@ -282,6 +281,15 @@ pub async fn hub_on(url: &str, master_keys: Vec<[u8; 32]>) -> Hub {
 }
 
 pub async fn http_with(url: &str, master_keys: Vec<[u8; 32]>) -> reqwest::Client {
+    client(&token_with(url, master_keys).await)
+}
+
+/// The access token of a partner that may post as much as it likes.
+pub async fn token_to(url: &str) -> String {
+    token_with(url, Vec::new()).await
+}
+
+async fn token_with(url: &str, master_keys: Vec<[u8; 32]>) -> String {
     let hub = hub_on(url, master_keys).await;
     let actor = Actor::local_admin("test".into());
     let permit = actor.admin_permit().expect("an admin");
@@ -295,7 +303,7 @@ pub async fn http_with(url: &str, master_keys: Vec<[u8; 32]>) -> reqwest::Client
     let token = sign_in(&hub, &credentials).await;
     hub.shutdown.stop();
     hub.store.close().await;
-    client(&token)
+    token
 }
 
 /// Status and body of an answer; none when there was none.
