@@ -37,7 +37,8 @@ const WORDS = {
 async function call(method, path, token, body, more = {}) {
   const headers = { authorization: `Bearer ${token}`, ...more };
   if (body) headers["content-type"] = "application/json";
-  const answer = await fetch(path, { method, headers, body: body && JSON.stringify(body), cache: "no-store" });
+  const signal = AbortSignal.timeout(15_000);
+  const answer = await fetch(path, { method, headers, body: body && JSON.stringify(body), signal, cache: "no-store" });
   const read = await answer.json();
   if (!answer.ok) throw Object.assign(new Error(read.detail ?? `status ${answer.status}`), { status: answer.status });
   return read.data ?? read;

@@ -88,9 +88,10 @@ async fn two_windows_of_the_page_talk_across_a_killed_process() {
     // More than a user may send in a second.
     let mut sent = 0;
     while count(&mut browser, mina, "failed").await == 0 {
-        let texts: Vec<String> = (sent..sent + 5).map(|n| format!("fast {n}")).collect();
+        let texts: Vec<String> = (sent..sent + 15).map(|n| format!("fast {n}")).collect();
         browser.run(mina, &send_at_once(&texts)).await;
-        sent += 5;
+        browser.shows(mina, "return document.querySelectorAll('article.sending').length", json!(0)).await;
+        sent += 15;
         assert!(sent < 1_000, "no message fails");
     }
     let keys = "return [...document.querySelectorAll('article.failed')].map((row) => row.dataset.key)";
