@@ -42,6 +42,8 @@ create table room_heads (
   -- them rooms are listed.
   last_seq bigint not null default 0,
   last_id bigint not null,
+  -- The sender of the last message, who has read the room with it.
+  last_sender_id bigint,
   members integer not null default 0,
   most_members integer not null,
   is_open boolean not null default true,

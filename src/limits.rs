@@ -292,8 +292,10 @@ pub const MARKS_ROUND: usize = 1_000;
 /// Live notes that wait for other processes, and for one connection; more are dropped. How often they are sent.
 pub const LIVE_NOTES: usize = 1_000;
 pub const LIVE_NOTES_EVERY: Duration = Duration::from_millis(50);
-/// Bytes of a WebSocket message, in both directions of a connection what waits in memory, and of its read buffer.
+/// Bytes of a WebSocket message; up to how many are read of one that is larger, so that the close names the reason; of
+/// what waits in memory to be written; and of the buffers.
 pub const SOCKET_MESSAGE_BYTES: usize = 64 * 1_024;
+pub const SOCKET_READ_BYTES: usize = 256 * 1_024;
 pub const SOCKET_WRITE_BYTES: usize = 1_024 * 1_024;
 pub const SOCKET_BUFFER_BYTES: usize = 4 * 1_024;
 /// Longest time in which a frame must be written to a WebSocket; a slower client is closed, and resumes.
@@ -313,6 +315,10 @@ pub const SOCKETS_END_OVER: Duration = Duration::from_secs(5);
 pub const STREAM_HEADS_EVERY: Duration = Duration::from_secs(30);
 /// A user whose last connection ended is shown as OFFLINE after this time, unless it comes back.
 pub const OFFLINE_AFTER: Duration = Duration::from_secs(10);
+/// How long a connection waits before it shows itself to those who came: many come at once.
+pub const PRESENCE_ANSWER: Duration = Duration::from_secs(1);
+/// Users that one user has blocked, or is blocked by, as far as a live connection knows them.
+pub const BLOCKS_KNOWN: i64 = 5_000;
 /// A user types no more after this time without another sign of it.
 pub const TYPING_OVER: Duration = Duration::from_secs(5);
 /// How long a connection remembers which live notes a room's settings allow.
@@ -359,6 +365,9 @@ pub const STREAMS: u32 = 20_000;
 pub const STREAM_NEWS: usize = 256;
 /// Events that a client gets when it resumes; one that missed more begins anew.
 pub const STREAM_REPLAY: usize = 500;
+/// Bytes of messages' texts that are replayed, and how many connections of a process read a replay at once.
+pub const STREAM_REPLAY_BYTES: usize = 2 << 20;
+pub const REPLAYS_AT_ONCE: usize = 16;
 /// Streams read in one statement, and events of each: the rest is read by the next.
 pub const STREAM_ROUND: usize = 1_000;
 pub const STREAM_TAIL: usize = 200;

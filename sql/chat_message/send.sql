@@ -49,14 +49,15 @@ allowed as materialized (
 ),
 -- Every room has its head, so nothing is inserted: each is found by its key, and locked in order.
 heads as (
-  insert into room_heads as h (shard, room_id, seq, no, last_seq, last_id, most_members, is_individual)
-  select shard, room_id, count(*), count(*), count(*), max(chat_id), 1, false
+  insert into room_heads as h (shard, room_id, seq, no, last_seq, last_id, last_sender_id, most_members, is_individual)
+  select shard, room_id, count(*), count(*), count(*), max(chat_id), (array_agg(sender_id order by nth desc))[1], 1,
+    false
   from allowed
   group by shard, room_id
   order by shard, room_id
   on conflict on constraint pk_room_heads do update
   set seq = h.seq + excluded.seq, no = h.no + excluded.no, last_seq = h.seq + excluded.seq,
-    last_id = greatest(h.last_id, excluded.last_id)
+    last_id = greatest(h.last_id, excluded.last_id), last_sender_id = excluded.last_sender_id
   where h.is_open
   returning h.shard, h.room_id, h.seq, h.no
 )

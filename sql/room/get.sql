@@ -3,7 +3,7 @@
 select r.shard, r.room_id, r.partner_id, r.kind::text as "kind!", r.visibility::text as "visibility!", r.title,
   r.settings, r.metadata, r.retention_days, r.encrypted, r.created_by, r.created_at, r.updated_at, r.closed_at, h.seq,
   h.no,
-  h.last_seq, h.last_id, h.members, h.most_members,
+  h.last_seq, h.last_id, h.last_sender_id, h.members, h.most_members,
   m.user_id as "member_id?", m.role::text as "role?", m.joined_at as "joined_at?", m.from_no as "from_no?",
   m.read_no as "read_no?", m.delivered_no as "delivered_no?", m.read_at as "read_at?", m.left_at as "left_at?",
   m.left_seq as "left_seq?", m.banned_at as "banned_at?", m.notify as "notify?", m.muted_until as "muted_until?",

@@ -636,7 +636,7 @@ pub async fn get(State(hub): State<Hub>, User(caller): User, query: Query, PathI
 }
 
 /// The version in `If-Match`.
-fn if_match(headers: &HeaderMap) -> Result<Option<i16>> {
+fn if_match(headers: &HeaderMap) -> Result<Option<i64>> {
     let Some(given) = headers.get(header::IF_MATCH) else { return Ok(None) };
     let version = given.to_str().ok().and_then(|text| text.trim().trim_matches('"').parse().ok());
     let wrong = || Refusal::new(400, "header_unreadable", "send If-Match with the message's version, a number");
@@ -653,7 +653,7 @@ pub(super) fn chat_id(text: &str) -> Result<ChatId> {
 
 #[utoipa::path(put, path = "/api/v1/messages/{id}", operation_id = "editChatMessage", tag = "rooms",
     security(("bearer" = [])), params(("id" = String, Path, description = "the message's id"),
-        ("If-Match" = Option<i16>, Header, description = "the version that the caller has")),
+        ("If-Match" = Option<i64>, Header, description = "the version that the caller has")),
     request_body = ChatMessageEditBody,
     responses((status = 200, description = "the message", body = Envelope<MessageShape>)))]
 /// Edit a message
@@ -670,7 +670,11 @@ pub async fn edit(
     query.close()?;
     let (id, version) = (chat_id(&id)?, if_match(&headers)?);
     let content = read_form(&MESSAGE_EDIT, &body, read_content)?;
-    let (_, content) = content.ok_or(Error::NotFound)?;
+    let (kind, content) = content.ok_or(Error::NotFound)?;
+    if kind != ChatKind::Text || !content.attachments.is_empty() {
+        let detail = "an edit changes the text alone; leave type and attachments out, or write another message";
+        return Err(Refusal::new(422, "not_supported", detail).into());
+    }
     let message = flow::room::message::edit(&hub, &caller, id, content.text, version).await?;
     Ok(enveloped(&hub, StatusCode::OK, MessageShape::of(message, caller.user_id(), None)))
 }

@@ -12,7 +12,7 @@ use super::room_form::{RoleWord, USER_ID, read_user_ids, room_id};
 use super::user::{or_null, read_form};
 use crate::error::{Code, Error};
 use crate::flow;
-use crate::flow::room::member::MemberChange;
+use crate::flow::room::member::{MemberChange, ShownMembers};
 use crate::http::answer::{Answer, Time};
 use crate::http::caller::User;
 use crate::http::page::Page;
@@ -45,14 +45,17 @@ pub struct MemberShape {
     role: &'static str,
     joined_at: Time,
     /// The number among the room's messages up to which it has read.
-    read_no: i64,
+    /// Null for others where the room's setting receipts is off.
+    read_no: Option<i64>,
     read_at: Option<Time>,
     silenced_until: Option<Time>,
 }
 
 impl MemberShape {
-    fn of(profile: &MemberProfile) -> MemberShape {
+    /// `viewer`: who sees it. `receipts`: whether the room shows who has read.
+    fn of(profile: &MemberProfile, viewer: Tsid, receipts: bool) -> MemberShape {
         let member = &profile.member;
+        let shows_marks = receipts || member.user_id == viewer;
         let room_id = member.room_id.to_string();
         MemberShape {
             id: format!("{room_id}-{}", member.user_id),
@@ -63,8 +66,8 @@ impl MemberShape {
             profile_image_url: profile.profile_image_url.clone(),
             role: member.role.as_str(),
             joined_at: Time(member.joined_at),
-            read_no: member.read_no,
-            read_at: member.read_at.map(Time),
+            read_no: shows_marks.then_some(member.read_no),
+            read_at: member.read_at.filter(|_| shows_marks).map(Time),
             silenced_until: member.silenced_until.map(Time),
         }
     }
@@ -117,9 +120,11 @@ pub(super) async fn list_page(hub: &Hub, caller: &UserCaller, mut query: Query, 
     let Page { limit, after, .. } = Page::cursor_only(&mut query, hub, "members", room_id)?;
     query.close()?;
     let above = after.map_or(Tsid(0), |(user_id, _)| user_id);
-    let found = flow::room::member::list(hub, caller, room_id, above, limit + 1).await?;
+    let ShownMembers { profiles, shows_marks } =
+        flow::room::member::list(hub, caller, room_id, above, limit + 1).await?;
     let id = |profile: &MemberProfile| profile.member.user_id;
-    let found = page(hub, "members", room_id, found, limit, id, |profile| MemberShape::of(&profile));
+    let shape = |profile: MemberProfile| MemberShape::of(&profile, caller.user_id(), shows_marks);
+    let found = page(hub, "members", room_id, profiles, limit, id, shape);
     Ok(enveloped(hub, StatusCode::OK, found))
 }
 
@@ -142,8 +147,9 @@ pub async fn invite(
     let id = room_id(&id)?;
     let users = read_form(&INVITATION, &body, |fields, faults| read_user_ids(fields, "userIds", faults))?;
     let came = flow::room::member::invite(&hub, &caller, id, &users.unwrap_or_default()).await?;
-    let profiles = flow::room::member::some(&hub, &caller, id, &came).await?;
-    Ok(enveloped(&hub, StatusCode::OK, profiles.iter().map(MemberShape::of).collect::<Vec<_>>()))
+    let ShownMembers { profiles, shows_marks } = flow::room::member::some(&hub, &caller, id, &came).await?;
+    let shape = |profile: &MemberProfile| MemberShape::of(profile, caller.user_id(), shows_marks);
+    Ok(enveloped(&hub, StatusCode::OK, profiles.iter().map(shape).collect::<Vec<_>>()))
 }
 
 /// The ids of a room and of a user in a path.
@@ -174,16 +180,17 @@ pub async fn change(
         MemberChange { role, silenced_until: or_null(fields, "silencedUntil", |fields| fields.time("silencedUntil")) }
     })?;
     flow::room::member::change(&hub, &caller, room_id, user_id, change).await?;
-    let profile = flow::room::member::some(&hub, &caller, room_id, &[user_id]).await?;
-    let profile = profile.first().map(MemberShape::of).ok_or(Error::NotFound)?;
+    let ShownMembers { profiles, shows_marks } = flow::room::member::some(&hub, &caller, room_id, &[user_id]).await?;
+    let shape = |profile: &MemberProfile| MemberShape::of(profile, caller.user_id(), shows_marks);
+    let profile = profiles.first().map(shape).ok_or(Error::NotFound)?;
     Ok(enveloped(&hub, StatusCode::OK, profile))
 }
 
 #[utoipa::path(delete, path = "/api/v1/chatrooms/{roomId}/participants/{userId}", operation_id = "removeMember",
     tag = "rooms", security(("bearer" = [])), params(("roomId" = String, Path, description = "the room's id"),
         ("userId" = String, Path, description = "the member's userId"),
-        ("ban" = Option<bool>, Query, description = "true: it cannot come back")),
-    responses((status = 204, description = "The member is removed.")))]
+        ("ban" = Option<bool>, Query, description = "true: it cannot come back; false for one who was removed so: it can")),
+    responses((status = 204, description = "The member is removed, or its ban is lifted.")))]
 /// Remove a member
 ///
 /// For owners and admins; an admin is removed by an owner. Oneself: as leaving.
@@ -196,6 +203,15 @@ pub async fn remove(
     let ban = query.parse("ban", "true or false", |text| text.parse::<bool>().ok())?;
     query.close()?;
     let (room_id, user_id) = ids(&path)?;
-    flow::room::member::remove(&hub, &caller, room_id, user_id, ban.unwrap_or(false)).await?;
+    // Who is banned is no member.
+    let lifted = match ban {
+        Some(false) => flow::room::member::lift_ban(&hub, &caller, room_id, user_id).await,
+        _ => Err(Error::NotFound),
+    };
+    if matches!(lifted, Err(Error::NotFound)) {
+        flow::room::member::remove(&hub, &caller, room_id, user_id, ban.unwrap_or(false)).await?;
+    } else {
+        lifted?;
+    }
     Ok(StatusCode::NO_CONTENT.into_response())
 }

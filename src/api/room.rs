@@ -33,7 +33,7 @@ use crate::model::form::{Field, Form, Kind, Preset};
 use crate::model::json::{self, Faults};
 use crate::model::room::{
     JOIN_POLICIES, JoinPolicy, MEMBERS, MENTION_ALLS, MemberRole, MentionAll, NOTIFIES, Notify, ROOM_KINDS, RoomKind,
-    RoomSettings, SLOW_MODE_MOST_S, TITLE, VISIBILITIES, Visibility,
+    RoomSettings, SLOW_MODE_MOST_S, SettingsChange, TITLE, VISIBILITIES, Visibility,
 };
 
 words! {
@@ -261,27 +261,23 @@ pub(super) fn read_visibility(fields: &mut Fields<'_>, name: &str, faults: &Faul
     word(fields, name, &visibility_words(), faults)
 }
 
-fn read_settings(fields: &mut Fields<'_>, faults: &Faults) -> Option<RoomSettings> {
+fn read_settings(fields: &mut Fields<'_>, faults: &Faults) -> Option<SettingsChange> {
     let pointer = fields.pointer_to("settings");
     let value = fields.take("settings")?;
-    let default = RoomSettings::default();
     let mut fields = Fields::open(&SETTINGS, value, &pointer, faults)?;
-    let settings = RoomSettings {
-        alarm: fields.flag("alarm").unwrap_or(default.alarm),
-        typing: fields.flag("typing").unwrap_or(default.typing),
-        receipts: fields.flag("receipts").unwrap_or(default.receipts),
-        presence: fields.flag("presence").unwrap_or(default.presence),
-        slow_mode_s: fields
-            .number("slowModeSeconds")
-            .and_then(|s| i32::try_from(s).ok())
-            .unwrap_or(default.slow_mode_s),
-        send_role: word(&mut fields, "sendRole", &send_roles(), faults).unwrap_or(default.send_role),
-        mention_all: word(&mut fields, "mentionAll", &mention_alls(), faults).unwrap_or(default.mention_all),
-        history_for_new: fields.flag("historyForNew").unwrap_or(default.history_for_new),
-        join_policy: word(&mut fields, "joinPolicy", &join_policies(), faults).unwrap_or(default.join_policy),
+    let change = SettingsChange {
+        alarm: fields.flag("alarm"),
+        typing: fields.flag("typing"),
+        receipts: fields.flag("receipts"),
+        presence: fields.flag("presence"),
+        slow_mode_s: fields.number("slowModeSeconds").and_then(|s| i32::try_from(s).ok()),
+        send_role: word(&mut fields, "sendRole", &send_roles(), faults),
+        mention_all: word(&mut fields, "mentionAll", &mention_alls(), faults),
+        history_for_new: fields.flag("historyForNew"),
+        join_policy: word(&mut fields, "joinPolicy", &join_policies(), faults),
     };
     fields.close();
-    Some(settings)
+    Some(change)
 }
 
 fn most_members(fields: &mut Fields<'_>) -> Option<i32> {
@@ -300,7 +296,7 @@ fn read_new(fields: &mut Fields<'_>, faults: &Faults) -> NewRoom {
         participants,
         visibility: read_visibility(fields, "visibility", faults).unwrap_or(Visibility::Private),
         most_members: most_members(fields),
-        settings: read_settings(fields, faults).unwrap_or_default(),
+        settings: read_settings(fields, faults).unwrap_or_default().apply(RoomSettings::default()),
         metadata: read_metadata(fields, faults).unwrap_or_default(),
         encrypted: fields.flag("encrypted").unwrap_or(false),
     }
@@ -406,7 +402,7 @@ pub async fn change(
         title: or_null(fields, "title", |fields| fields.text("title")),
         visibility: read_visibility(fields, "visibility", faults),
         most_members: most_members(fields),
-        settings: read_settings(fields, faults),
+        settings: read_settings(fields, faults).unwrap_or_default(),
         metadata: read_metadata(fields, faults),
         retention_days: or_null(fields, "retentionDays", |fields| {
             fields.number("retentionDays").and_then(|days| i16::try_from(days).ok())

@@ -159,7 +159,11 @@ impl UserRooms {
         let changed = changed.into_iter().map(|room| ChangedRoom {
             room_id: room.room_id,
             unread: room.unread,
-            last_message: lasts.get(&room.room_id).map(|last| text_of(last, UNTIL_TEXT)).unwrap_or_default(),
+            last_message: lasts
+                .get(&room.room_id)
+                .filter(|last| last.no > room.from_no)
+                .map(|last| text_of(last, UNTIL_TEXT))
+                .unwrap_or_default(),
             is_gone: room.last_seq < 0,
         });
         Ok(changed.collect())

@@ -111,9 +111,11 @@ pub async fn open_room(hub: &Hub, key: StreamKey, position: Option<(&str, i64)>)
         None => None,
         Some((of, _)) if *of != *epoch => Some(Err(ResetReason::Epoch)),
         Some((_, after)) => {
+            let _turn = hub.replay_turns.acquire().await;
             let events = tail(hub, key, after, limits::STREAM_REPLAY + 1).await?;
             let events = events.after(after, limits::STREAM_REPLAY + 1).and_then(|events| match events.len() {
                 n if n > limits::STREAM_REPLAY => Err(ResetReason::TooFar),
+                _ if text_bytes(&events) > limits::STREAM_REPLAY_BYTES => Err(ResetReason::TooFar),
                 _ => Ok(events),
             });
             if let Ok(events) = &events {
@@ -145,6 +147,15 @@ pub async fn open_room(hub: &Hub, key: StreamKey, position: Option<(&str, i64)>)
         }
     };
     Ok(OpenRoom { epoch, seq, missed, listener })
+}
+
+/// Bytes of the texts of rooms' messages in these events.
+fn text_bytes(events: &[StreamEvent]) -> usize {
+    let text = |event: &StreamEvent| match &event.body {
+        EventBody::Room(happened) => happened.message.as_ref().map_or(0, |message| message.content.text.len()),
+        _ => 0,
+    };
+    events.iter().map(text).sum()
 }
 
 async fn tail(hub: &Hub, key: StreamKey, after: i64, most: usize) -> Result<StreamTail> {

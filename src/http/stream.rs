@@ -109,9 +109,14 @@ impl ConnectionSlot {
     /// Resolves when a stream must have ended: [`limits::LINGER_STOPPING`] after the process began to stop.
     pub fn stream_deadline(&self) -> Stopped {
         let shutdown = self.shutdown.clone();
+        let within = match self.stream() {
+            // It ends by itself, with a close that names the reason.
+            Some(Stream::Switched) => limits::SOCKETS_END_OVER + limits::LINGER_STOPPING,
+            _ => limits::LINGER_STOPPING,
+        };
         Box::pin(async move {
             shutdown.stopping().await;
-            sleep(limits::LINGER_STOPPING).await;
+            sleep(within).await;
         })
     }
 }

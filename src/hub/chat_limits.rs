@@ -19,6 +19,11 @@ impl ChatLimit {
         ChatLimit(Mutex::new(Buckets::new(per_second, per_second.saturating_mul(2))))
     }
 
+    /// Whether its owner may have one more.
+    pub fn is_free(&self, owner: Tsid, now: DateTime<Utc>) -> bool {
+        lock(&self.0).is_free(owner.0, now)
+    }
+
     /// Counts one for its owner. False: it is over the limit.
     pub fn take(&self, owner: Tsid, now: DateTime<Utc>) -> bool {
         lock(&self.0).take(owner.0, now)

@@ -116,6 +116,11 @@ impl Connections {
         state.active.insert(user, now);
     }
 
+    /// Whether a user has a WebSocket here.
+    pub fn has_socket(&self, user_id: Tsid) -> bool {
+        lock(&self.0).sockets.contains_key(&user_id)
+    }
+
     /// Notes the rooms that a connection showed when it ended. If too many wait, the oldest are forgotten.
     pub fn left(&self, rooms: LeftRooms) {
         let mut state = lock(&self.0);

@@ -148,6 +148,8 @@ pub struct Inner {
     pub count_turn: Semaphore,
     /// `limits::LEDGERS_AT_ONCE` permits: a request for the ledger reads all messages of a day.
     pub ledger_turns: Semaphore,
+    /// `limits::REPLAYS_AT_ONCE` permits: what a client missed may be hundreds of long messages.
+    pub replay_turns: Semaphore,
     /// `limits::PASSWORDS_AT_ONCE` permits: hashing a password takes a core for a quarter of a second.
     pub password_turns: Semaphore,
     /// As many permits, and `limits::PASSWORDS_WAITING` more for those that wait.
@@ -240,6 +242,7 @@ impl Hub {
             gates: Mutex::default(),
             count_turn: Semaphore::new(1),
             ledger_turns: Semaphore::new(limits::LEDGERS_AT_ONCE),
+            replay_turns: Semaphore::new(limits::REPLAYS_AT_ONCE),
             password_turns: Semaphore::new(limits::PASSWORDS_AT_ONCE),
             password_places: Semaphore::new(limits::PASSWORDS_AT_ONCE + limits::PASSWORDS_WAITING),
             receipt_body_slots: Semaphore::new(limits::RECEIPT_BODIES),

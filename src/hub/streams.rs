@@ -240,6 +240,11 @@ impl Streams {
         lock(&self.listened).streams.retain(|key, _| key.kind != StreamKind::User || key.id != user_id);
     }
 
+    /// Ends the streams of all users here, as `end_of_user`.
+    pub fn end_of_users(&self) {
+        lock(&self.listened).streams.retain(|key, _| key.kind != StreamKind::User);
+    }
+
     /// Ends all streams here: the connections resume, and learn that their epoch is over.
     pub fn end_all(&self) {
         lock(&self.listened).streams.clear();

@@ -41,6 +41,11 @@ impl Buckets {
         *bucket = (if is_free { level - 1.0 } else { level }, now);
         is_free
     }
+
+    /// Whether the bucket of `owner` has one.
+    pub fn is_free(&self, owner: i64, now: DateTime<Utc>) -> bool {
+        self.by_owner.get(&owner).is_none_or(|bucket| level(*bucket, self.per_second, self.burst, now) >= 1.0)
+    }
 }
 
 fn level((level, at): (f64, DateTime<Utc>), per_second: f64, burst: f64, now: DateTime<Utc>) -> f64 {

@@ -20,6 +20,8 @@ pub enum LiveWhat {
     Active {
         on: bool,
         status: Presence,
+        /// The user has just come: others who are there show themselves to it.
+        asks: bool,
     },
     /// The user has no live connection any more.
     Offline,
@@ -32,9 +34,9 @@ impl LiveNote {
     pub fn encode(&self) -> String {
         let (kind, value) = match self.what {
             LiveWhat::Typing(on) => ('t', i64::from(on)),
-            LiveWhat::Active { on, status } => {
+            LiveWhat::Active { on, status, asks } => {
                 let n = PRESENCES.iter().position(|one| *one == status).unwrap_or_default();
-                ('a', i64::from(on) + 2 * i64::try_from(n).unwrap_or_default())
+                ('a', i64::from(on) + 2 * i64::from(asks) + 4 * i64::try_from(n).unwrap_or_default())
             }
             LiveWhat::Offline => ('o', 0),
             LiveWhat::Read(seq) => ('r', seq),
@@ -49,8 +51,8 @@ impl LiveNote {
         let what = match text.chars().next()? {
             't' => LiveWhat::Typing(value != 0),
             'a' => {
-                let status = *PRESENCES.get(usize::try_from(value / 2).ok()?)?;
-                LiveWhat::Active { on: value % 2 == 1, status }
+                let status = *PRESENCES.get(usize::try_from(value / 4).ok()?)?;
+                LiveWhat::Active { on: value & 1 == 1, asks: value & 2 == 2, status }
             }
             'o' => LiveWhat::Offline,
             'r' => LiveWhat::Read(value),
@@ -67,13 +69,13 @@ mod tests {
     /// A note is read as it was written, and nothing else is one.
     #[test]
     fn note_is_read_as_it_is_written() {
-        let active = [(true, Presence::Online), (false, Presence::Busy)];
-        let active = active.map(|(on, status)| LiveWhat::Active { on, status });
+        let active = [(true, true, Presence::Online), (false, false, Presence::Busy)];
+        let active = active.map(|(on, asks, status)| LiveWhat::Active { on, status, asks });
         for what in [LiveWhat::Typing(true), active[0], active[1], LiveWhat::Offline, LiveWhat::Read(7)] {
             let note = LiveNote { room_id: Tsid(5), user_id: Tsid(6), what };
             assert_eq!(LiveNote::parse(&note.encode()), Some(note));
         }
-        for wrong in ["", "t", "t1:2", "x1:2:3", "t1:2:x", "a1:2:8", "a1:2:-2", "é"] {
+        for wrong in ["", "t", "t1:2", "x1:2:3", "t1:2:x", "a1:2:16", "a1:2:-4", "é"] {
             assert_eq!(LiveNote::parse(wrong), None, "{wrong}");
         }
     }

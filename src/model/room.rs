@@ -112,6 +112,7 @@ pub struct RoomHead {
     pub last_seq: i64,
     /// The id of the last message, or the room's while there is none. Its time is that of the last activity.
     pub last_id: Tsid,
+    pub last_sender_id: Option<Tsid>,
     pub members: i32,
     pub most_members: i32,
 }
@@ -133,6 +134,37 @@ pub struct RoomSettings {
     /// A new member sees what was written before.
     pub history_for_new: bool,
     pub join_policy: JoinPolicy,
+}
+
+/// Changes to the settings of a room. None leaves one as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SettingsChange {
+    pub alarm: Option<bool>,
+    pub typing: Option<bool>,
+    pub receipts: Option<bool>,
+    pub presence: Option<bool>,
+    pub slow_mode_s: Option<i32>,
+    pub send_role: Option<MemberRole>,
+    pub mention_all: Option<MentionAll>,
+    pub history_for_new: Option<bool>,
+    pub join_policy: Option<JoinPolicy>,
+}
+
+impl SettingsChange {
+    /// The settings with these changes.
+    pub fn apply(self, to: RoomSettings) -> RoomSettings {
+        RoomSettings {
+            alarm: self.alarm.unwrap_or(to.alarm),
+            typing: self.typing.unwrap_or(to.typing),
+            receipts: self.receipts.unwrap_or(to.receipts),
+            presence: self.presence.unwrap_or(to.presence),
+            slow_mode_s: self.slow_mode_s.unwrap_or(to.slow_mode_s),
+            send_role: self.send_role.unwrap_or(to.send_role),
+            mention_all: self.mention_all.unwrap_or(to.mention_all),
+            history_for_new: self.history_for_new.unwrap_or(to.history_for_new),
+            join_policy: self.join_policy.unwrap_or(to.join_policy),
+        }
+    }
 }
 
 impl Default for RoomSettings {
@@ -218,8 +250,12 @@ impl Member {
         self.left_at.is_none()
     }
 
-    /// How many messages it has not read in a room with this head.
+    /// How many messages it has not read in a room with this head. The sender of the last message has read all: its
+    /// mark is written a little later.
     pub fn unread(&self, head: &RoomHead) -> i64 {
+        if head.last_sender_id == Some(self.user_id) {
+            return 0;
+        }
         (head.no - self.read_no.max(self.from_no)).max(0)
     }
 }

@@ -294,3 +294,13 @@ pub async fn mark(
 pub async fn delete_old_marks(db: impl Db<'_>, before: DateTime<Utc>, rows: i64) -> Result<u64> {
     Ok(sqlx::query_file!("sql/member/delete_old_marks.sql", before, rows).execute(db).await?.rows_affected())
 }
+
+/// Lets a user that was removed for good come back. False: it was not banned.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn lift_ban(db: impl Db<'_>, shard: i16, room_id: Tsid, user_id: Tsid) -> Result<bool> {
+    let lifted = sqlx::query_file!("sql/member/lift_ban.sql", shard, room_id.0, user_id.0).execute(db).await?;
+    Ok(lifted.rows_affected() > 0)
+}

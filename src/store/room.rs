@@ -33,6 +33,7 @@ macro_rules! room {
                 no: r.no,
                 last_seq: r.last_seq,
                 last_id: Tsid(r.last_id),
+                last_sender_id: r.last_sender_id.map(Tsid),
                 members: r.members,
                 most_members: r.most_members,
             },
@@ -157,6 +158,8 @@ pub struct UnreadRoom {
     /// The number of the room's last event, and that of its last message.
     pub seq: i64,
     pub last_seq: i64,
+    /// The user sees messages whose number is above.
+    pub from_no: i64,
 }
 
 /// Up to `rows` rooms that a user is in, last active first.
@@ -165,8 +168,14 @@ pub struct UnreadRoom {
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time.
 pub async fn unread_of_user(db: impl Db<'_>, user: (i16, Tsid), rows: i64) -> Result<Vec<UnreadRoom>> {
     let found = sqlx::query_file!("sql/room/unread_of_user.sql", user.0, user.1.0, rows).fetch_all(db).await?;
-    let room = |room_id, unread, seq, last_seq| UnreadRoom { room_id: Tsid(room_id), unread, seq, last_seq };
-    Ok(found.into_iter().map(|r| room(r.room_id, r.unread, r.seq, r.last_seq)).collect())
+    let room = found.into_iter().map(|r| UnreadRoom {
+        room_id: Tsid(r.room_id),
+        unread: r.unread,
+        seq: r.seq,
+        last_seq: r.last_seq,
+        from_no: r.from_no,
+    });
+    Ok(room.collect())
 }
 
 /// Locks a room's head until the transaction ends.
@@ -182,6 +191,7 @@ pub async fn lock(tx: &mut Conn, shard: i16, room_id: Tsid) -> Result<RoomHead> 
         no: r.no,
         last_seq: r.last_seq,
         last_id: Tsid(r.last_id),
+        last_sender_id: r.last_sender_id.map(Tsid),
         members: r.members,
         most_members: r.most_members,
     })

@@ -6,6 +6,7 @@ use super::Db;
 use super::user::user;
 use crate::error::Result;
 use crate::id::Tsid;
+use crate::limits;
 use crate::model::user::User;
 
 /// Blocks a user for another. Again is the same. False if the other has blocked `most` users already.
@@ -71,4 +72,13 @@ pub async fn between(db: impl Db<'_>, shard: i16, user_id: Tsid, others: &[Tsid]
     let others: Vec<i64> = others.iter().map(|id| id.0).collect();
     let found = sqlx::query_file!("sql/user_block/between.sql", shard, user_id.0, &others).fetch_optional(db).await?;
     Ok(found.map(|r| (Tsid(r.user_id), Tsid(r.blocked_id))))
+}
+
+/// Users that one user has blocked, and those that have blocked it; `limits::BLOCKS_KNOWN` of each at most.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn around(db: impl Db<'_>, shard: i16, user_id: Tsid) -> Result<Vec<Tsid>> {
+    let found = sqlx::query_file_scalar!("sql/user_block/around.sql", shard, user_id.0, limits::BLOCKS_KNOWN);
+    Ok(found.fetch_all(db).await?.into_iter().map(Tsid).collect())
 }

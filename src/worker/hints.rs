@@ -101,6 +101,8 @@ async fn listen_until_lost(hub: &Hub, topics: &[Topic]) -> crate::error::Result<
                 hub.accounts.forget();
                 hub.users.forget_all();
                 hub.wake.notify_here(&ReadyHints { hints_lost: true, ..ReadyHints::default() });
+                // Among the lost ones may be that a user is blocked: clients prove themselves, and resume.
+                hub.streams.end_of_users();
                 hub.streams.note_here(&StreamHints { hints_lost: true, ..StreamHints::default() });
             }
         }

@@ -94,8 +94,8 @@ fn open(
         .read_buffer_size(limits::SOCKET_BUFFER_BYTES)
         .write_buffer_size(limits::SOCKET_BUFFER_BYTES)
         .max_write_buffer_size(limits::SOCKET_WRITE_BYTES)
-        .max_message_size(limits::SOCKET_MESSAGE_BYTES)
-        .max_frame_size(limits::SOCKET_MESSAGE_BYTES)
+        .max_message_size(limits::SOCKET_READ_BYTES)
+        .max_frame_size(limits::SOCKET_READ_BYTES)
         .on_upgrade(move |socket| async move {
             let task = shutdown.spawn(async move {
                 let mut socket = Socket::new(socket, framing);

@@ -23,6 +23,8 @@ pub enum Received {
     End,
     /// The message is no frame of SockJS.
     Broken,
+    /// The message has more than `limits::SOCKET_MESSAGE_BYTES`.
+    TooLarge,
 }
 
 /// A WebSocket with its framing.
@@ -49,6 +51,8 @@ impl Socket {
     pub async fn receive(&mut self) -> Received {
         let Some(Ok(message)) = self.socket.recv().await else { return Received::End };
         match (message, self.framing) {
+            (Message::Text(text), _) if text.len() > limits::SOCKET_MESSAGE_BYTES => Received::TooLarge,
+            (Message::Binary(bytes), _) if bytes.len() > limits::SOCKET_MESSAGE_BYTES => Received::TooLarge,
             (Message::Text(text), Framing::Plain) => Received::Bytes(text.as_bytes().to_vec()),
             (Message::Binary(bytes), Framing::Plain) => Received::Bytes(bytes.to_vec()),
             (Message::Text(text), Framing::SockJs) => match sockjs::read(text.as_str()) {

@@ -4,7 +4,7 @@ use crate::error::{Code, Error, Refusal, Result};
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::access::user::{Door, UserCaller};
-use crate::model::room::{Deed, Member, Room, SendRefusal, Visibility, may};
+use crate::model::room::{Deed, Member, Room, RoomKind, SendRefusal, Visibility, may};
 use crate::model::stream::{EventBody, ResetReason, StreamEvent, StreamKey};
 use crate::store;
 use crate::store::room::RoomOfUser;
@@ -21,12 +21,16 @@ pub struct InRoom {
 /// A room that the caller may know of: it is a member, or the room is public.
 ///
 /// # Errors
-/// `Error::NotFound` if there is no such room for the caller; `Error::Unavailable` if the database fails.
+/// `Error::NotFound` if there is no such room for the caller; `banned` if it is public and the caller was removed for
+/// good; `Error::Unavailable` if the database fails.
 pub async fn visible(hub: &Hub, caller: &UserCaller, room_id: Tsid) -> Result<RoomOfUser> {
     let (shard, partner_id) = (caller.shard(), caller.partner_id());
     let found = store::room::get(hub.store.api(), shard, partner_id, room_id, caller.user_id()).await?;
     let found = found.ok_or(Error::NotFound)?;
     let is_in = found.member.as_ref().is_some_and(Member::is_in);
+    if found.room.visibility == Visibility::Public && found.member.as_ref().is_some_and(|m| m.banned_at.is_some()) {
+        return Err(send_refused(SendRefusal::Banned));
+    }
     if is_in || found.room.visibility == Visibility::Public { Ok(found) } else { Err(Error::NotFound) }
 }
 
@@ -66,7 +70,27 @@ pub fn check(caller: &UserCaller, found: &InRoom, deed: Deed) -> Result<()> {
     if may(role, room.kind, room.visibility, deed) {
         return Ok(());
     }
-    Err(room_refused(403, "forbidden", "your role in this room does not allow this; ask an owner or admin of the room"))
+    let detail = match room.kind {
+        RoomKind::Group => "your role in this room does not allow this; an owner can do it, or give you the role",
+        RoomKind::Individual => "a room of two has no owner; this cannot be done in it",
+    };
+    Err(room_refused(403, "forbidden", detail))
+}
+
+/// Whether the caller is blocked by the other one in a room of two.
+///
+/// # Errors
+/// `Error::Unavailable` if the database fails.
+pub async fn is_blocked(hub: &Hub, caller: &UserCaller, room: &Room) -> Result<bool> {
+    if room.kind == RoomKind::Group {
+        return Ok(false);
+    }
+    let db = hub.store.api();
+    let mut members = store::member::marks(db, room.shard, room.room_id).await?.into_iter();
+    match members.find(|member| member.user_id != caller.user_id()) {
+        Some(other) => store::user_block::exists(db, room.shard, other.user_id, caller.user_id()).await,
+        None => Ok(false),
+    }
 }
 
 /// The refusal of a user that is not in a public room.
@@ -87,7 +111,11 @@ pub fn send_refused(why: SendRefusal) -> Error {
         SendRefusal::Closed => closed(),
         SendRefusal::Banned => room_refused(403, "banned", "you were removed from this room for good"),
         SendRefusal::Blocked => room_refused(403, "blocked", "the other user takes no messages from you"),
-        SendRefusal::Silenced => room_refused(403, "silenced", "you may not write in this room for now"),
+        SendRefusal::Silenced => room_refused(
+            403,
+            "silenced",
+            "you may not write in this room for now; your silencedUntil among its participants says until when",
+        ),
         SendRefusal::AdminsOnly => room_refused(403, "forbidden", "only owners and admins write in this room"),
         SendRefusal::SlowMode(seconds) => {
             let detail = format!("this room is in slow mode: one message in {seconds} seconds");
@@ -103,7 +131,7 @@ pub fn closed() -> Error {
 
 /// The refusal of a request that names another user as the one who acts.
 pub fn forbidden_for_another() -> Error {
-    room_refused(403, "forbidden", "this needs the token of the user that is named; leave the field out")
+    room_refused(403, "forbidden", "another user is named than the one that signed in; name yourself by your userId")
 }
 
 /// What happened in a room after a number, as far as a member sees it, and the number of the last event. Events of

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::hub::Hub;
 use crate::id::Tsid;
 use crate::model::access::user::UserCaller;
-use crate::model::room::{Deed, RoomSettings, Visibility};
+use crate::model::room::{Deed, SettingsChange, Visibility};
 use crate::model::stream::RoomEventKind;
 use crate::store;
 use crate::store::audit::AuditEntry;
@@ -21,7 +21,7 @@ pub struct RoomChange {
     pub title: Option<Option<String>>,
     pub visibility: Option<Visibility>,
     pub most_members: Option<i32>,
-    pub settings: Option<RoomSettings>,
+    pub settings: SettingsChange,
     pub metadata: Option<Map<String, Value>>,
     pub retention_days: Option<Option<i16>>,
 }
@@ -51,7 +51,7 @@ pub async fn change(hub: &Hub, caller: &UserCaller, room_id: Tsid, change: RoomC
     }
     room.title = change.title.unwrap_or(room.title);
     room.visibility = change.visibility.unwrap_or(room.visibility);
-    room.settings = change.settings.unwrap_or(room.settings);
+    room.settings = change.settings.apply(room.settings);
     room.metadata = change.metadata.unwrap_or(room.metadata);
     room.retention_days = change.retention_days.unwrap_or(room.retention_days);
     store::room::update(&mut *tx, &room, hub.clock.now()).await?;

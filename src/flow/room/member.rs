@@ -20,22 +20,31 @@ use super::change::room_object;
 use super::event::Taken;
 use super::make::check_users;
 
+/// Members of a room.
+pub struct ShownMembers {
+    pub profiles: Vec<MemberProfile>,
+    /// The room shows how far others have read.
+    pub shows_marks: bool,
+}
+
 /// A page of a room's members, by userId.
 ///
 /// # Errors
 /// As `access::as_member`.
-pub async fn list(hub: &Hub, caller: &UserCaller, room_id: Tsid, above: Tsid, rows: i64) -> Result<Vec<MemberProfile>> {
-    let found = access::as_member(hub, caller, room_id).await?;
-    store::member::list(hub.store.api(), found.room.shard, room_id, above, rows).await
+pub async fn list(hub: &Hub, caller: &UserCaller, room_id: Tsid, above: Tsid, rows: i64) -> Result<ShownMembers> {
+    let InRoom { room, .. } = access::as_member(hub, caller, room_id).await?;
+    let profiles = store::member::list(hub.store.api(), room.shard, room_id, above, rows).await?;
+    Ok(ShownMembers { profiles, shows_marks: room.settings.receipts })
 }
 
 /// Some members of a room.
 ///
 /// # Errors
 /// As `access::as_member`.
-pub async fn some(hub: &Hub, caller: &UserCaller, room_id: Tsid, users: &[Tsid]) -> Result<Vec<MemberProfile>> {
-    let found = access::as_member(hub, caller, room_id).await?;
-    store::member::some(hub.store.api(), found.room.shard, room_id, users).await
+pub async fn some(hub: &Hub, caller: &UserCaller, room_id: Tsid, users: &[Tsid]) -> Result<ShownMembers> {
+    let InRoom { room, .. } = access::as_member(hub, caller, room_id).await?;
+    let profiles = store::member::some(hub.store.api(), room.shard, room_id, users).await?;
+    Ok(ShownMembers { profiles, shows_marks: room.settings.receipts })
 }
 
 /// Invites users into a room: all, or none. Those who are in it already stay as they are. Returns those who came.
@@ -146,6 +155,22 @@ pub async fn remove(hub: &Hub, caller: &UserCaller, room_id: Tsid, user_id: Tsid
     audit(hub, &mut tx, caller, &entry(caller, room_id, action, user_id)).await?;
     tx.commit().await?;
     taken.note(hub);
+    Ok(())
+}
+
+/// Lets a user that was removed for good come back: it may enter again, and be invited.
+///
+/// # Errors
+/// As `access::permitted`; `Error::NotFound` if the user is not banned. `Error::Unavailable` if the database fails; the
+/// ban may be lifted.
+pub async fn lift_ban(hub: &Hub, caller: &UserCaller, room_id: Tsid, user_id: Tsid) -> Result<()> {
+    let found = access::permitted(hub, caller, room_id, Deed::Remove(MemberRole::Member)).await?;
+    let mut tx = hub.store.begin().await?;
+    if !store::member::lift_ban(&mut *tx, found.room.shard, room_id, user_id).await? {
+        return Err(Error::NotFound);
+    }
+    audit(hub, &mut tx, caller, &entry(caller, room_id, "member.lift_ban", user_id)).await?;
+    tx.commit().await?;
     Ok(())
 }
 

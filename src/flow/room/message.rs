@@ -7,47 +7,47 @@ use crate::flow::user::session::audit;
 use crate::hub::Hub;
 use crate::model::access::user::UserCaller;
 use crate::model::chat_message::{ChatContent, ChatId, ChatKind, ChatMessage};
-use crate::model::room::Deed;
+use crate::model::room::{Deed, may_send};
 use crate::model::stream::RoomEventKind;
 use crate::store::audit::AuditEntry;
 use crate::store::chat_message::{self, ChatRow};
 use crate::store::{self, Conn};
 
-use super::access::{self, InRoom, closed, room_refused};
+use super::access::{self, InRoom, room_refused, send_refused};
 use super::change::room_object;
 use super::event::Taken;
 use super::tail::open;
 
 /// Replaces the content of one's own message. `version`: the one that the caller has; None: whichever it is.
 ///
-/// # Errors
-/// As `access::as_member`; `Error::NotFound` if there is no such message; `forbidden` if it is another's or no text;
-/// `edit_window_over`, `already_deleted`, `room_closed`, `version_mismatch`. `Error::Unavailable` if the database
-/// fails; it may be changed.
+/// # Errors As `access::as_member`; `Error::NotFound` if there is no such message; `forbidden` if it is another's or no
+/// text; `edit_window_over`, `already_deleted`, `version_mismatch`; those of `send` if the caller may not write.
+/// `Error::Unavailable` if the database fails; it may be changed.
 pub async fn edit(
     hub: &Hub,
     caller: &UserCaller,
     id: ChatId,
     text: String,
-    version: Option<i16>,
+    version: Option<i64>,
 ) -> Result<ChatMessage> {
     let found = access::as_member(hub, caller, id.room_id).await?;
+    let blocked = access::is_blocked(hub, caller, &found.room).await?;
     let (mut tx, row) = locked(hub, &found, id).await?;
     let window = TimeDelta::hours(i64::from(hub.settings.rooms.edit_window_hours));
     if row.sender_id != caller.user_id() || row.kind != ChatKind::Text.as_str() {
-        return Err(room_refused(403, "forbidden", "only the text of your own messages can be edited"));
+        return Err(room_refused(403, "forbidden", "only your own messages without files can be edited"));
     }
     if row.deleted_at.is_some() {
         return Err(room_refused(409, "already_deleted", "the message is deleted; write another one"));
     }
-    if found.room.closed_at.is_some() {
-        return Err(closed());
+    if let Some(why) = may_send(&found.room, Some(&found.member), blocked, None, hub.clock.now()).into_iter().next() {
+        return Err(send_refused(why));
     }
     if hub.clock.now() > row.chat_id.time() + window {
         let detail = format!("a message can be edited for {} hours; write another one", window.num_hours());
         return Err(room_refused(409, "edit_window_over", detail));
     }
-    if version.is_some_and(|version| version != row.version) {
+    if version.is_some_and(|version| version != i64::from(row.version)) {
         let detail = format!("the message has version {} by now; read it again", row.version);
         return Err(room_refused(412, "version_mismatch", detail));
     }

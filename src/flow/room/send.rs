@@ -8,12 +8,12 @@ use crate::hub::rooms::RoomFacts;
 use crate::id::Tsid;
 use crate::model::access::user::UserCaller;
 use crate::model::chat_message::{ChatContent, ChatId, ChatKind, ChatMessage};
-use crate::model::room::{RoomKind, may_send};
+use crate::model::room::may_send;
 use crate::model::stream::StreamKey;
 use crate::shutdown::may_die_at;
+use crate::store::chat_message;
 use crate::store::chat_message::{NewChatMessage, Sent};
 use crate::store::room::RoomOfUser;
-use crate::store::{self, chat_message, user_block};
 
 use super::access::{room_refused, send_refused};
 
@@ -35,11 +35,10 @@ pub struct Draft {
 /// Nothing was written then. `Error::Unavailable` if the database fails; send it again with the same `temp_id`.
 pub async fn send(hub: &Hub, caller: &UserCaller, room_id: Tsid, draft: Draft) -> Result<(ChatMessage, bool)> {
     let now = hub.clock.now();
-    for (limit, owner) in [(&hub.chat_limits.by_user, caller.user_id()), (&hub.chat_limits.by_room, room_id)] {
-        if !limit.take(owner, now) {
-            let detail = "too many messages; write more slowly".to_owned();
-            return Err(Error::Limited { reason: "rate_limited", detail, retry_after_s: 1 });
-        }
+    // What is refused, a member's or not, does not count in the room: others could not write.
+    if !hub.chat_limits.by_user.take(caller.user_id(), now) || !hub.chat_limits.by_room.is_free(room_id, now) {
+        let detail = "too many messages; write more slowly".to_owned();
+        return Err(Error::Limited { reason: "rate_limited", detail, retry_after_s: 1 });
     }
     let facts = facts(hub, caller, room_id).await?;
     let chat_id = hub.next_id();
@@ -53,7 +52,10 @@ pub async fn send(hub: &Hub, caller: &UserCaller, room_id: Tsid, draft: Draft) -
         content: chat_message::encode(&hub.keyring, room_id, chat_id, &draft.content, facts.encrypted)?,
     };
     match hub.chat.write(message).await? {
-        Some(sent) => Ok((made(caller, room_id, draft, sent), false)),
+        Some(sent) => {
+            hub.chat_limits.by_room.take(room_id, now);
+            Ok((made(caller, room_id, draft, sent), false))
+        }
         None => existing(hub, caller, room_id, &draft).await.map(|message| (message, true)),
     }
 }
@@ -102,16 +104,7 @@ async fn existing(hub: &Hub, caller: &UserCaller, room_id: Tsid, draft: &Draft) 
         let detail = format!("{} has another content; choose another tempId for it", first.id);
         return Err(room_refused(409, "temp_id_reused", detail));
     }
-    let blocked = match room.kind {
-        RoomKind::Individual => {
-            let mut others = store::member::marks(db, shard, room_id).await?.into_iter();
-            match others.find(|member| member.user_id != sender) {
-                Some(other) => user_block::exists(db, shard, other.user_id, sender).await?,
-                None => false,
-            }
-        }
-        RoomKind::Group => false,
-    };
+    let blocked = super::access::is_blocked(hub, caller, &room).await?;
     let last = match room.settings.slow_mode_s {
         0 => None,
         _ => chat_message::last_sent_at(db, shard, room_id, sender, room.head.seq).await?,

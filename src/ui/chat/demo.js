@@ -73,7 +73,6 @@ class Side {
   #cursor = undefined;
   #editing = null;
   #looks = false;
-  #presence = "OFFLINE";
   #typedAt = 0;
   #timers = {};
 
@@ -128,7 +127,6 @@ class Side {
   async #caughtUp(head) {
     this.#position ??= head;
     this.#note("");
-    this.#announce();
     await this.#load();
     // With the same tempId: what was stored before the connection was lost is not stored again.
     this.messages.sending.forEach((message) => this.#send(message));
@@ -280,32 +278,14 @@ class Side {
     say(this.parts.typing, isTyping ? this.words.typing.replace("{}", NAMES[this.peer]) : "");
   }
 
-  #active({ activeUsers, userId, active }) {
+  #active({ activeUsers, userId, status, active }) {
     const peer = this.room[this.peer];
     if (activeUsers) this.#show(activeUsers.some((user) => user.userId === peer) ? "ONLINE" : "OFFLINE");
-    if (userId !== peer) return;
-    // One that arrives does not know whether this user looks.
-    if (active && this.#presence === "OFFLINE") this.#announce();
-    this.#show(active ? "ONLINE" : "AWAY");
-    clearTimeout(this.#timers.gone);
-    if (!active) this.#timers.gone = setTimeout(() => this.#askPresence(peer), 5000);
-  }
-
-  /** One that looks no more may have left. */
-  async #askPresence(peer) {
-    const user = await this.#ask("GET", `/api/v1/users/${peer}`);
-    if (user?.status === "OFFLINE") this.#show("OFFLINE");
+    if (userId === peer) this.#show(status === "OFFLINE" ? status : active ? "ONLINE" : "AWAY");
   }
 
   #show(presence) {
-    this.#presence = presence;
     say(this.parts.presence, this.words[presence].replace("{}", NAMES[this.peer]));
-  }
-
-  /** Lets the other know whether this user looks. The hub passes on changes alone, so the opposite goes first. */
-  #announce() {
-    const send = (active) => this.connection.send("/app/active", { roomId: this.room.id, active });
-    [!this.#looks, this.#looks].forEach(send);
   }
 
   /** A user looks at its side while the window has the focus and no other side is used. */

@@ -148,10 +148,15 @@ async fn members_come_and_go_by_their_roles() {
     let owner = id_of(&app, "u-1").await;
     own("u-2", "DELETE", &of(&owner), None).await.refused(409, "owner_stays");
     own("u-2", "DELETE", &format!("{}?ban=true", of(&three)), None).await.expect(204);
-    own("u-3", "GET", "/participants", None).await.refused(403, "not_a_member");
+    own("u-3", "GET", "/participants", None).await.refused(403, "banned");
     send(&app, "u-3", &room, "no").await.refused(403, "banned");
     let again = json!({"userIds": [three]});
-    own("u-1", "POST", "/participants", Some(again)).await.refused(403, "banned");
+    own("u-1", "POST", "/participants", Some(again.clone())).await.refused(403, "banned");
+    // An admin lifts the ban.
+    own("u-3", "DELETE", &format!("{}?ban=false", of(&three)), None).await.refused(403, "banned");
+    own("u-2", "DELETE", &format!("{}?ban=false", of(&three)), None).await.expect(204);
+    own("u-2", "DELETE", &format!("{}?ban=false", of(&three)), None).await.refused(404, "not_found");
+    own("u-1", "POST", "/participants", Some(again)).await.expect(200);
     // The owner hands over, and leaves; the last one closes the room.
     own("u-1", "PUT", &of(&two), Some(json!({"role": "OWNER"}))).await.expect(200);
     assert_eq!(own("u-1", "GET", "", None).await.expect(200).body["data"]["role"], "ADMIN");

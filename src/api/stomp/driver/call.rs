@@ -99,9 +99,10 @@ impl Driver {
                         self.write_status(room_id, &status);
                     }
                     // Its event comes as well, which tells the user's other connections.
-                    let has_feed = self.feeds.iter().any(|feed| feed.subscription.topic == Topic::Status(room_id));
-                    if has_feed && !was_there {
-                        self.told.insert((room_id, message.id.seq));
+                    let feeds =
+                        self.feeds.iter().filter(|feed| feed.subscription.topic == Topic::Status(room_id)).count();
+                    if feeds > 0 && !was_there {
+                        self.told.insert((room_id, message.id.seq), feeds);
                     }
                 }
                 Ok(Done::Executed)

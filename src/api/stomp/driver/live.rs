@@ -11,6 +11,7 @@ use crate::id::Tsid;
 use crate::limits;
 use crate::model::live::LiveNote;
 use crate::model::room::Room;
+use crate::model::user::Presence;
 
 /// Which live notes a room allows.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +32,14 @@ pub(super) struct Live {
     pub(super) rules: HashMap<Tsid, (RoomRules, Instant)>,
     /// Who types, by room and user: until when, unless it goes on.
     pub(super) typing: HashMap<(Tsid, Tsid), Instant>,
+    /// Rooms in which someone came lately, who is shown that the user is there.
+    pub(super) asked: HashSet<Tsid>,
+    /// When that is shown.
+    pub(super) answer_at: Option<Instant>,
+    /// What others saw last of the user.
+    pub(super) status: Option<Presence>,
+    /// Users of whom nothing is shown, nor anything of the user to them. None: not read, nothing is shown.
+    pub(super) blocks: Option<HashSet<Tsid>>,
     pub(super) nicknames: HashMap<Tsid, String>,
 }
 
@@ -45,6 +54,10 @@ impl Default for Live {
             shown: HashSet::new(),
             rules: HashMap::new(),
             typing: HashMap::new(),
+            asked: HashSet::new(),
+            answer_at: None,
+            status: None,
+            blocks: None,
             nicknames: HashMap::new(),
         }
     }

@@ -7,7 +7,7 @@ mod live;
 mod presence;
 mod topic;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::future::{pending, poll_fn};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
@@ -39,6 +39,7 @@ use crate::model::stream::StreamNews;
 use live::Live;
 
 /// The close codes besides the session's own.
+const CLOSE_TOO_LARGE: u16 = 1009;
 const CLOSE_AGAIN: u16 = 1012;
 const CLOSE_SIGN_IN: u16 = 4401;
 const CLOSE_SLOW: u16 = 4408;
@@ -70,8 +71,11 @@ pub struct Driver {
     rooms: Option<Box<UserRooms>>,
     epoch: Arc<str>,
     live: Live,
-    /// Own messages whose statuses were written at once: room and number of each, until its event comes.
-    told: HashSet<(Tsid, i64)>,
+    /// Own messages whose statuses were written at once: room and number of each, and how many subscriptions have to
+    /// pass over its event.
+    told: HashMap<(Tsid, i64), usize>,
+    /// The client takes nothing, or has gone.
+    is_gone: bool,
     /// Frames that were not sent yet.
     out: String,
     passing: u64,
@@ -121,6 +125,7 @@ enum Event {
     Rooms(bool),
     Note(LiveNote),
     TypingOver,
+    Answer,
     Heads,
     Tick,
     SockJs,
@@ -186,7 +191,8 @@ impl Driver {
             rooms: None,
             epoch: Arc::from(""),
             live: Live::default(),
-            told: HashSet::new(),
+            told: HashMap::new(),
+            is_gone: false,
             out: String::new(),
             passing: 0,
             refused: (0, now),
@@ -220,7 +226,7 @@ impl Driver {
                 }
                 self.session.wrote(Instant::now());
             }
-            let (until, typing_over) = (self.until(), self.live.typing_over());
+            let (until, typing_over, answer_at) = (self.until(), self.live.typing_over(), self.live.answer_at);
             let Driver { hub, session, feeds, first_feed, own, rooms, live, displaced, ends_at, heads_at, .. } = self;
             let event = tokio::select! {
                 received = socket.receive() => Event::Received(received),
@@ -229,6 +235,7 @@ impl Driver {
                 goes_on = changed(rooms) => Event::Rooms(goes_on),
                 note = live.note() => Event::Note(note),
                 () = at(typing_over) => Event::TypingOver,
+                () = at(answer_at) => Event::Answer,
                 () = at(*heads_at) => Event::Heads,
                 () = at(session.next_deadline()) => Event::Tick,
                 () = at(Some(sockjs_at)) => Event::SockJs,
@@ -251,6 +258,10 @@ impl Driver {
                 Event::Received(Received::Broken) => {
                     Some(End { code: 4400, reason: "not a frame of SockJS".to_owned() })
                 }
+                Event::Received(Received::TooLarge) => {
+                    let most = limits::SOCKET_MESSAGE_BYTES >> 10;
+                    Some(End { code: CLOSE_TOO_LARGE, reason: format!("a message of more than {most} KiB") })
+                }
                 Event::Feed(n, news) => {
                     self.first_feed = n + 1;
                     self.feed(n, news).await
@@ -263,6 +274,10 @@ impl Driver {
                 }
                 Event::TypingOver => {
                     self.end_typing().await;
+                    None
+                }
+                Event::Answer => {
+                    self.answer_asked().await;
                     None
                 }
                 Event::Heads => {
@@ -303,6 +318,9 @@ impl Driver {
                     Some(End { code: CLOSE_AGAIN, reason: "the process is stopping; connect again".to_owned() })
                 }
             };
+            if self.is_gone {
+                return None;
+            }
             if ended.is_some() {
                 return ended;
             }
@@ -328,6 +346,10 @@ impl Driver {
                 Action::Subscribe(subscribe) => self.subscribe(&subscribe).await,
                 Action::Unsubscribe(subscription) => {
                     self.feeds.retain(|feed| !Arc::ptr_eq(&feed.subscription, &subscription));
+                    let shows_rooms = |topic| matches!(topic, Topic::Notifications(_));
+                    if self.session.subscriptions().all(|s| !shows_rooms(s.topic)) {
+                        self.rooms = None;
+                    }
                     self.listen_as_needed().await;
                     Vec::new()
                 }
@@ -344,6 +366,14 @@ impl Driver {
                 Action::Close { code, reason } => return Some(End { code, reason }),
             };
             more.into_iter().rev().for_each(|action| waiting.push_front(action));
+            // One message of the client may lead to many answers: memory holds no more than one of them.
+            if self.out.len() > limits::SOCKET_MESSAGE_BYTES {
+                self.is_gone |= !socket.send(std::mem::take(&mut self.out)).await;
+                self.session.wrote(Instant::now());
+            }
+            if self.is_gone {
+                return None;
+            }
         }
         None
     }
@@ -355,8 +385,12 @@ impl Driver {
                 self.session.connected(Instant::now(), &user_id, &session_id, &epoch)
             }
             Err(e) => {
+                let is_over = !matches!(e, Error::Unavailable(_) | Error::Busy(_));
                 let problem = Problem::from(e);
-                self.session.refuse_sign_in(problem.reason(), problem.detail())
+                match is_over {
+                    true => self.session.refuse_sign_in(problem.reason(), problem.detail()),
+                    false => self.session.error_and_close(CLOSE_AGAIN, problem.reason(), problem.detail()),
+                }
             }
         }
     }
@@ -406,7 +440,9 @@ impl Driver {
         let was_open = self.own.is_some();
         match self.open_and_check().await {
             Ok(()) => {
-                self.show_active().await;
+                // What was read before goes on to hold if it cannot be read now.
+                let _unavailable = self.read_blocks().await;
+                self.show_active(&[]).await;
                 None
             }
             // Whether it may is not known: the next time it is.

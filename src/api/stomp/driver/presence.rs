@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::super::destination::Topic;
 use super::Driver;
 use super::live::{Live, RoomRules};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::flow;
 use crate::hub::connections::LeftRooms;
 use crate::id::Tsid;
@@ -30,10 +30,33 @@ impl Driver {
             .collect();
         let Live { listening, sender, .. } = &mut self.live;
         listening.retain(|room_id, _| needed.contains(room_id));
-        for room_id in needed {
-            listening.entry(room_id).or_insert_with(|| self.hub.live_notes.listen(room_id, sender.clone()));
+        let new: Vec<Tsid> = needed.into_iter().filter(|room_id| !listening.contains_key(room_id)).collect();
+        for room_id in &new {
+            listening.insert(*room_id, self.hub.live_notes.listen(*room_id, sender.clone()));
         }
-        self.show_active().await;
+        self.show_active(&new).await;
+    }
+
+    /// Shows the others in a room that the user is there, and whether it looks at the room. `asks`: they show
+    /// themselves, too.
+    async fn announce(&mut self, room_id: Tsid, asks: bool) {
+        if !self.is_invisible() && self.rules(room_id, None).await.is_some_and(|rules| rules.presence) {
+            let (on, status) = (self.live.shown.contains(&room_id), self.status());
+            self.note(room_id, LiveWhat::Active { on, status, asks });
+        }
+    }
+
+    /// Answers those who came lately.
+    pub(super) async fn answer_asked(&mut self) {
+        self.live.answer_at = None;
+        for room_id in std::mem::take(&mut self.live.asked) {
+            self.announce(room_id, false).await;
+        }
+    }
+
+    /// What others see of the user while it is connected.
+    fn status(&self) -> Presence {
+        self.caller.as_ref().and_then(|caller| caller.user.shown_as).unwrap_or(Presence::Online)
     }
 
     /// Whether the user looks at a room on this connection.
@@ -48,7 +71,8 @@ impl Driver {
 
     /// Shows others which rooms the user looks at: those that it named, and the one whose messages alone it subscribes
     /// to. A user that chose OFFLINE is not shown.
-    pub(super) async fn show_active(&mut self) {
+    /// `new`: rooms that the connection has just come to, where others show themselves in turn.
+    pub(super) async fn show_active(&mut self, new: &[Tsid]) {
         let opened: HashSet<Tsid> = self
             .session
             .subscriptions()
@@ -67,9 +91,21 @@ impl Driver {
             }
         }
         let before = std::mem::replace(&mut self.live.shown, wanted.clone());
-        let status = self.caller.as_ref().and_then(|caller| caller.user.shown_as).unwrap_or(Presence::Online);
-        before.difference(&wanted).for_each(|room_id| self.note(*room_id, LiveWhat::Active { on: false, status }));
-        wanted.difference(&before).for_each(|room_id| self.note(*room_id, LiveWhat::Active { on: true, status }));
+        let status = self.status();
+        let has_changed = self.live.status.replace(status).is_some_and(|before| before != status);
+        let changed: Vec<Tsid> = match has_changed {
+            true => self.live.listening.keys().copied().collect(),
+            false => before.symmetric_difference(&wanted).copied().collect(),
+        };
+        for room_id in changed.into_iter().filter(|room_id| !new.contains(room_id)) {
+            match status {
+                Presence::Offline if has_changed => self.note(room_id, LiveWhat::Offline),
+                _ => self.announce(room_id, false).await,
+            }
+        }
+        for room_id in new {
+            self.announce(*room_id, true).await;
+        }
     }
 
     /// What a room allows. None: the user is not in it, or that cannot be read. `within`: the greatest age of what is
@@ -100,16 +136,16 @@ impl Driver {
     pub(super) async fn look_at(&mut self, room_id: Tsid, on: bool) {
         if self.rules(room_id, Some(limits::ROOM_RULES_KEPT)).await.is_some() {
             self.live.said.insert(room_id, on);
-            self.show_active().await;
+            self.show_active(&[]).await;
         }
     }
 
     /// Shows others that the user looks at no room any more, and later that it is OFFLINE, unless it comes back.
     pub(super) fn leave_rooms(&mut self) {
         let Some(caller) = &self.caller else { return };
-        let (user, status) = (caller.key(), caller.user.shown_as.unwrap_or(Presence::Online));
+        let (user, status) = (caller.key(), self.status());
         for room_id in std::mem::take(&mut self.live.shown) {
-            self.note(room_id, LiveWhat::Active { on: false, status });
+            self.note(room_id, LiveWhat::Active { on: false, status, asks: false });
         }
         let shows_presence = |room_id: &Tsid| self.live.rules.get(room_id).is_some_and(|(rules, _)| rules.presence);
         let rooms: HashSet<Tsid> = self.session.subscriptions().filter_map(|s| s.topic.room_id()).collect();
@@ -126,7 +162,9 @@ impl Driver {
         let now = self.now();
         let is_own = self.caller.as_ref().is_none_or(|caller| caller.user_id() == user_id);
         match what {
-            LiveWhat::Typing(_) | LiveWhat::Active { .. } if is_own => (),
+            LiveWhat::Typing(_) | LiveWhat::Active { .. } | LiveWhat::Offline if is_own => (),
+            // Of two who blocked each other neither sees the other come, go or write.
+            LiveWhat::Typing(_) | LiveWhat::Active { .. } | LiveWhat::Offline if self.hides(user_id) => (),
             LiveWhat::Typing(on) => {
                 if self.session.subscriptions().all(|s| s.topic != Topic::Typing(room_id)) {
                     return;
@@ -137,7 +175,11 @@ impl Driver {
                 };
                 self.write_typing(room_id, user_id, on).await;
             }
-            LiveWhat::Active { on, status } => {
+            LiveWhat::Active { on, status, asks } => {
+                if asks {
+                    self.live.asked.insert(room_id);
+                    self.live.answer_at.get_or_insert_with(|| Instant::now() + limits::PRESENCE_ANSWER);
+                }
                 let status = status.as_str();
                 let body = json!({"roomId": room, "userId": user, "status": status, "active": on, "timestamp": now});
                 self.write_to(|topic| topic == Topic::Active(room_id), &body);
@@ -153,6 +195,24 @@ impl Driver {
                 self.write_to(|topic| topic == Topic::Messages(room_id), &body);
             }
         }
+    }
+
+    /// Whether one of the two has blocked the other.
+    pub(super) fn hides(&self, user_id: Tsid) -> bool {
+        self.live.blocks.as_ref().is_some_and(|blocks| blocks.contains(&user_id))
+    }
+
+    /// Reads who has blocked the user and whom it has blocked, once something is subscribed that would show them. Read
+    /// again with each proof of the user.
+    pub(super) async fn read_blocks(&mut self) -> Result<()> {
+        let shows = |topic| matches!(topic, Topic::Typing(_) | Topic::Active(_));
+        if let Some(caller) = &self.caller
+            && self.session.subscriptions().any(|s| shows(s.topic))
+        {
+            let blocks = store::user_block::around(self.hub.store.api(), caller.shard(), caller.user_id()).await?;
+            self.live.blocks = Some(blocks.into_iter().collect());
+        }
+        Ok(())
     }
 
     fn now(&self) -> String {

@@ -12,7 +12,7 @@ use super::super::socket::Socket;
 use super::{CLOSE_AGAIN, CLOSE_SLOW, Driver, End, Feed};
 use crate::api::inbox::{counts_text, item_text};
 use crate::api::user_rooms::UserRooms;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::flow;
 use crate::flow::room::access::{InRoom, forbidden_for_another, is_visible};
 use crate::flow::stream::OpenRoom;
@@ -27,6 +27,10 @@ impl Driver {
     pub(super) async fn subscribe(&mut self, subscribe: &Subscribe) -> Vec<Action> {
         match self.try_subscribe(subscribe).await {
             Ok(actions) => actions,
+            Err(e @ (Error::Unavailable(_) | Error::Busy(_))) => {
+                let problem = Problem::from(e);
+                self.session.error_and_close(CLOSE_AGAIN, problem.reason(), problem.detail())
+            }
             Err(e) => {
                 let problem = Problem::from(e);
                 let detail = json!({"code": problem.code(), "reason": problem.reason(), "message": problem.detail(),
@@ -58,7 +62,7 @@ impl Driver {
             }
             return Ok(actions);
         };
-        let InRoom { room, member } = flow::room::access::as_member(&self.hub, &caller, room_id).await?;
+        let InRoom { room, .. } = flow::room::access::as_member(&self.hub, &caller, room_id).await?;
         self.live.note_rules(&room);
         let mut actions = Vec::new();
         if matches!(topic, Topic::Messages(_) | Topic::Room(_) | Topic::Status(_)) {
@@ -72,6 +76,8 @@ impl Driver {
             let shows_handed = topic != Topic::Status(room_id)
                 && room.settings.receipts
                 && i64::from(room.head.members) <= limits::PARTICIPANTS_SHOWN;
+            // A member that was removed before the stream was opened gets no event of that.
+            let InRoom { member, .. } = flow::room::access::as_member(&self.hub, &caller, room_id).await?;
             let from_no = member.from_no;
             self.feeds.push(Feed { subscription, room_id, epoch, from_no, shows_handed, last, listener });
             // The answer comes before what was missed.
@@ -82,9 +88,10 @@ impl Driver {
             });
             let n = self.feeds.len() - 1;
             match missed {
-                Some(Ok(events)) => {
-                    let _removed = self.write_events(n, &events);
-                }
+                // The user may have left and come back meanwhile: it is a member now.
+                Some(Ok(events)) => events.iter().for_each(|event| {
+                    let _left = self.write_events(n, std::slice::from_ref(event));
+                }),
                 Some(Err(reason)) => {
                     let feed = &self.feeds[n];
                     let reset = frame::reset(&feed.epoch, room_id, reason.as_str(), seq);
@@ -95,7 +102,10 @@ impl Driver {
             }
         } else {
             actions.extend(self.session.subscribed(subscribe, None));
+            self.read_blocks().await?;
             if topic == Topic::Active(room_id) {
+                // What changes from here on comes after it.
+                self.listen_as_needed().await;
                 let snapshot = self.who_is_there(room.shard, room_id).await?;
                 actions.drain(..).for_each(|action| {
                     if let Action::Write(text) = action {
@@ -118,11 +128,16 @@ impl Driver {
         let now = self.hub.clock.now();
         let users: Vec<Value> = members
             .iter()
-            .filter(|profile| connected.contains_key(&profile.member.user_id))
+            .filter(|profile| {
+                let user_id = profile.member.user_id;
+                // A connection is recorded a little after it was opened.
+                (connected.contains_key(&user_id) || self.hub.connections.has_socket(user_id)) && !self.hides(user_id)
+            })
             .filter(|profile| profile.shown_as != Some(Presence::Offline))
             .map(|profile| {
                 let user_id = profile.member.user_id;
-                let status = presence_of(profile.shown_as, connected.get(&user_id).copied(), now);
+                let active_at = connected.get(&user_id).copied().unwrap_or(now);
+                let status = presence_of(profile.shown_as, Some(active_at), now);
                 json!({"userId": user_id.to_string(), "status": status.as_str(), "active": status == Presence::Online})
             })
             .collect();
@@ -145,7 +160,7 @@ impl Driver {
                 let (to, room_id) = (feed.subscription.clone(), feed.room_id);
                 match to.topic {
                     // Statuses have no numbers that a client could miss.
-                    Topic::Status(_) => self.told.retain(|(of, _)| *of != room_id),
+                    Topic::Status(_) => self.told.retain(|(of, _), _| *of != room_id),
                     _ => self.write(&to, &reset),
                 }
                 None
@@ -160,7 +175,12 @@ impl Driver {
         let (RoomEventKind::MessageCreated, Some(message)) = (happened.kind, &happened.message) else { return };
         let is_own = self.caller.as_ref().is_some_and(|caller| caller.user_id() == message.sender_id);
         let Some(temp_id) = message.temp_id.as_deref().filter(|_| is_own) else { return };
-        if self.told.remove(&(message.id.room_id, message.id.seq)) {
+        let key = (message.id.room_id, message.id.seq);
+        if let Some(left) = self.told.get_mut(&key) {
+            *left -= 1;
+            if *left == 0 {
+                self.told.remove(&key);
+            }
             return;
         }
         for status in frame::statuses_saved(temp_id, message.id) {
@@ -198,6 +218,10 @@ impl Driver {
             {
                 self.hub.marks.note(shard, room_id, viewer, 0, message.no);
             }
+            if happened.kind == RoomEventKind::RoomClosed && matches!(subscription.topic, Topic::Messages(_)) {
+                let body = json!({"eventType": happened.kind.as_str(), "roomId": room_id.to_string()});
+                self.write_passing(&subscription, &body);
+            }
             if happened.kind == RoomEventKind::RoomChanged {
                 self.live.forget_rules(room_id);
             }
@@ -211,14 +235,19 @@ impl Driver {
 
     /// Ends what the connection has of a room that the user has left.
     async fn leave(&mut self, room_id: Tsid, kind: RoomEventKind) {
+        let body = json!({"eventType": kind.as_str(), "roomId": room_id.to_string()});
+        self.write_to(|topic| matches!(topic, Topic::Notifications(_)) || topic == Topic::Messages(room_id), &body);
+        self.end_room(room_id).await;
+    }
+
+    /// Ends all subscriptions to a room.
+    async fn end_room(&mut self, room_id: Tsid) {
         let of_room: Vec<Arc<Subscription>> =
             self.session.subscriptions().filter(|s| s.topic.room_id() == Some(room_id)).cloned().collect();
         of_room.iter().for_each(|subscription| self.session.end_subscription(subscription));
         self.feeds.retain(|feed| feed.room_id != room_id);
         self.live.forget(room_id);
         self.listen_as_needed().await;
-        let body = json!({"eventType": kind.as_str(), "roomId": room_id.to_string()});
-        self.write_to(|topic| matches!(topic, Topic::Notifications(_)), &body);
     }
 
     fn write_inbox(&mut self, body: &Value) {
@@ -242,6 +271,10 @@ impl Driver {
                         EventBody::RoomLeft(room_id) => {
                             let body = entered("ROOM_LEFT", room_id);
                             self.write_to(|topic| matches!(topic, Topic::Notifications(_)), &body);
+                            // A feed ends at the event's place in the room's stream.
+                            if self.feeds.iter().all(|feed| feed.room_id != *room_id) {
+                                self.end_room(*room_id).await;
+                            }
                         }
                         EventBody::Seen | EventBody::AllRead { .. } | EventBody::Room(_) | EventBody::Nothing => (),
                     }
