@@ -102,6 +102,15 @@ pub fn may_die_holding(step: &'static str, is_held: impl Fn(&str) -> bool) {
     let _named = (step, is_held);
 }
 
+/// The VALUE of `FAILPOINTS=defect=return(VALUE)`, by which a test switches on a defect to see that its check finds it.
+/// None in a program built without fail points.
+pub fn seeded_defect(defect: &'static str) -> Option<String> {
+    fail::fail_point!(defect, |value: Option<String>| value);
+    // Used only with fail points.
+    let _named = defect;
+    None
+}
+
 /// Applies `FAILPOINTS` while the returned guard lives; None in a program built without fail points.
 pub fn steps_to_die_at() -> Option<fail::FailScenario<'static>> {
     fail::has_failpoints().then(fail::FailScenario::setup)

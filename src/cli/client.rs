@@ -121,6 +121,8 @@ pub struct Client {
     credentials: Credentials,
     /// Whether the credentials are those that `up` keeps, because none were given.
     kept: bool,
+    /// The user on whose behalf requests are sent.
+    user: Option<String>,
     /// The access token of the last sign-in.
     token: Mutex<Option<String>>,
 }
@@ -151,7 +153,12 @@ impl Client {
             .map_err(|e| Error::Setup(format!("the HTTP client cannot start: {e}")))?;
         let url = target.url.trim_end_matches('/').to_owned();
         let kept = target.client_id.is_none();
-        Ok(Client { http, url, credentials, kept, token: Mutex::default() })
+        Ok(Client { http, url, credentials, kept, user: None, token: Mutex::default() })
+    }
+
+    /// The client for requests on behalf of a user of the partner, by the partner's own id of it.
+    pub fn on_behalf_of(self, user: &str) -> Client {
+        Client { user: Some(user.to_owned()), ..self }
     }
 
     /// GET `path`. Returns the JSON body of a 2xx, null if there is none.
@@ -159,7 +166,7 @@ impl Client {
     /// # Errors
     /// `Error::Answered` with the hub's problem if the hub refuses the request; `Error::Setup` if no hub answers.
     pub async fn get(&self, path: &str) -> Result<Value> {
-        self.send_authenticated(|| self.http.get(format!("{}{path}", self.url))).await
+        self.send_authenticated(|| self.with_user(self.http.get(format!("{}{path}", self.url)))).await
     }
 
     /// POST `body` to `path`. Returns the JSON body of a 2xx.
@@ -197,7 +204,14 @@ impl Client {
 
     fn post_request(&self, path: &str, body: &Value) -> reqwest::RequestBuilder {
         let request = self.http.post(format!("{}{path}", self.url)).header("content-type", "application/json");
-        request.body(body.to_string())
+        self.with_user(request.body(body.to_string()))
+    }
+
+    fn with_user(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        match &self.user {
+            Some(user) => request.header("x-user", user),
+            None => request,
+        }
     }
 
     /// The access token of the last sign-in; signs in if there is none.

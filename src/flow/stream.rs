@@ -22,6 +22,7 @@ use crate::model::inbox::InboxCounts;
 use crate::model::stream::{
     EventBody, ResetReason, StreamEvent, StreamHints, StreamKey, StreamKind, StreamNews, StreamTail, parse_position,
 };
+use crate::shutdown::seeded_defect;
 use crate::store;
 
 /// A stream that a connection has opened.
@@ -215,7 +216,7 @@ pub async fn send_due(hub: &Hub) -> Result<bool> {
         let (head, counts) = (tail.head, counts.get(&(key.shard, key.id)).copied());
         match tail.after(sent, limits::STREAM_TAIL) {
             Ok(events) => {
-                let events: Vec<Arc<StreamEvent>> = events.into_iter().map(Arc::new).collect();
+                let events: Vec<Arc<StreamEvent>> = events.into_iter().map(consumed).map(Arc::new).collect();
                 if events.last().is_some_and(|last| last.seq < head) {
                     longer.add(key, head);
                 }
@@ -235,6 +236,16 @@ fn count(hub: &Hub, events: &[Arc<StreamEvent>], handed: usize, dropped: usize) 
     if let (Some(EventBody::Room(last)), true) = (events.last().map(|event| &event.body), handed > 0) {
         let took = (hub.clock.now() - last.at).to_std().unwrap_or_default();
         hub.metrics.stream_seconds.with_label_values::<&str>(&[]).observe(took.as_secs_f64());
+    }
+}
+
+/// The event as this process's connections get it. The fail point `streams.shared_consumer=return(N)` seeds a defect:
+/// three processes share one consumer, so process N has one event of three, and its connections get no other.
+fn consumed(event: StreamEvent) -> StreamEvent {
+    let process = seeded_defect("streams.shared_consumer").and_then(|process| process.parse::<i64>().ok());
+    match process {
+        Some(process) if event.seq % 3 != process => StreamEvent::new(event.seq, EventBody::Nothing),
+        _ => event,
     }
 }
 

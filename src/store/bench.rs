@@ -113,6 +113,14 @@ pub async fn overflow_share(db: impl Db<'_>) -> Result<f64> {
     Ok(sqlx::query_file_scalar!("sql/bench/overflow_share.sql").fetch_one(db).await?)
 }
 
+/// Cuts the connections over which processes listen to notifications: those that are on their way are lost.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn cut_listeners(db: impl Db<'_>) -> Result<i64> {
+    Ok(sqlx::query_file_scalar!("sql/bench/cut_listeners.sql").fetch_one(db).await?)
+}
+
 /// The server's data directory. None if this login may not read it, or the database cannot be reached.
 pub async fn data_directory(db: impl Db<'_>) -> Option<String> {
     sqlx::query_file_scalar!("sql/bench/data_directory.sql").fetch_one(db).await.ok()

@@ -249,10 +249,13 @@ const FAULTS: [Fault; 15] = [
     },
 ];
 
-pub const NAMES: [&str; FAULTS.len()] = {
-    let mut names = [""; FAULTS.len()];
+/// The fault of rooms, which `live_fault` runs.
+pub const LIVE: &str = "live";
+
+pub const NAMES: [&str; FAULTS.len() + 1] = {
+    let mut names = [LIVE; FAULTS.len() + 1];
     let mut n = 0;
-    while n < names.len() {
+    while n < FAULTS.len() {
         names[n] = FAULTS[n].name;
         n += 1;
     }
@@ -392,7 +395,8 @@ pub async fn run(
     Ok(all_reached)
 }
 
-fn print_line(name: &str, text: &str) {
+/// Prints a line about a fault.
+pub fn print_line(name: &str, text: &str) {
     anstream::eprintln!("{} {text}", print::paint(print::DIM, name));
 }
 
@@ -555,8 +559,7 @@ impl<'a> Round<'a> {
         } else {
             None
         };
-        let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.and_then(|listener| listener.local_addr());
-        let port = free.map_err(|e| Error::Setup(format!("no port is free on loopback: {e}")))?.port();
+        let port = free_port().await?;
         let mut flags: BTreeMap<&str, &str> = FLAGS.into_iter().chain(self.fault.flags.iter().copied()).collect();
         if self.control {
             flags.extend(self.fault.control_flags.iter().copied());
@@ -800,7 +803,16 @@ fn providers(slack: &SlackSimulator, smtp: Option<&SmtpSimulator>) -> Vec<(&'sta
     all
 }
 
-fn start(database_url: &str, providers: &[(&'static str, String)], flags: &[String], role: &[&str]) -> Result<Child> {
+/// Starts a process of the hub that is under test.
+///
+/// # Errors
+/// `Error::Setup` if it cannot be started.
+pub fn start(
+    database_url: &str,
+    providers: &[(&'static str, String)],
+    flags: &[String],
+    role: &[&str],
+) -> Result<Child> {
     let program = std::env::current_exe().map_err(|e| Error::Internal(format!("who am I: {e}")))?;
     let mut command = Command::new(program);
     command.args(role).args(flags).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
@@ -813,19 +825,49 @@ fn start(database_url: &str, providers: &[(&'static str, String)], flags: &[Stri
 }
 
 /// The log file of the processes under test.
-fn complaints() -> std::path::PathBuf {
+pub fn complaints() -> std::path::PathBuf {
     std::env::temp_dir().join(format!("notihub-faults-{}.log", std::process::id()))
 }
 
 /// Fails if the process has ended before it is disturbed.
-fn check_alive(child: &mut Child) -> Result<()> {
+///
+/// # Errors
+/// `Error::Internal` if it has.
+pub fn check_alive(child: &mut Child) -> Result<()> {
     match child.try_wait() {
         Ok(None) => Ok(()),
         ended => Err(Error::Internal(format!("a process ended by itself ({ended:?}): {}", complaints().display()))),
     }
 }
 
-fn send(child: &Child, signal: Signal) {
+/// A port that is free now.
+///
+/// # Errors
+/// `Error::Setup` if there is none.
+pub async fn free_port() -> Result<u16> {
+    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.and_then(|listener| listener.local_addr());
+    Ok(free.map_err(|e| Error::Setup(format!("no port is free on loopback: {e}")))?.port())
+}
+
+/// Waits until an API under test answers.
+///
+/// # Errors
+/// `Error::Internal` if it has ended, or takes longer than 20 s.
+pub async fn wait_until_answering(serve: &mut Child, port: u16) -> Result<()> {
+    let began = Instant::now();
+    while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+        let ended = serve.try_wait().ok().flatten();
+        if ended.is_some() || began.elapsed() > Duration::from_secs(20) {
+            let log = complaints();
+            return Err(Error::Internal(format!("the API under test does not answer ({ended:?}): {}", log.display())));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// Sends a signal to a process under test.
+pub fn send(child: &Child, signal: Signal) {
     if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
         // A process that has ended by itself is noticed when it is waited for.
         let _gone = kill(Pid::from_raw(pid), signal);
@@ -839,19 +881,7 @@ impl Deployment {
 
     /// Waits until the API is ready.
     async fn wait_until_ready(&mut self) -> Result<()> {
-        let began = Instant::now();
-        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
-            let ended = self.serve.try_wait().ok().flatten();
-            if ended.is_some() || began.elapsed() > Duration::from_secs(20) {
-                let log = complaints();
-                return Err(Error::Internal(format!(
-                    "the API under test does not answer ({ended:?}): {}",
-                    log.display()
-                )));
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
+        wait_until_answering(&mut self.serve, self.port).await
     }
 
     async fn stop(&mut self) {

@@ -14,10 +14,12 @@ pub mod judge;
 mod latency;
 mod listen;
 mod live;
+mod live_fault;
 mod load;
 mod report;
 mod run;
 mod sizes;
+mod stomp;
 mod testbed;
 mod webhook;
 
@@ -100,7 +102,8 @@ enum Scenario {
     /// Faults under load, each judged by ledgers on both sides.
     ///
     /// Workers and PostgreSQL killed, stopped and stalled, a killed API, cut answers, storms, throttling, greylisting,
-    /// locks, an endpoint that flaps or demands order. A judge compares what clients were told with the database and
+    /// locks, an endpoint that flaps or demands order; and a room (`live`) whose processes, PostgreSQL and listening
+    /// connections are killed while it is written to. A judge compares what clients were told with the database and
     /// with what the provider and the endpoint received. Each fault is run a second time with its defence turned off,
     /// where the judge must object. Exit code 1 otherwise.
     Faults {
@@ -151,7 +154,7 @@ pub async fn run(args: Bench, output: Output) -> Result<u8> {
     }
     let ground = testbed::BenchServer::prepare(&settings).await?;
     let result = match &args.scenario {
-        Scenario::Faults { names } => faults::run(names, &settings, &args.sizes, &ground, output).await,
+        Scenario::Faults { names } => all_faults(names, &settings, &args.sizes, &ground, output).await,
         Scenario::All { bound_minutes } => all(ground.url(), output, Duration::from_secs(bound_minutes * 60)).await,
         Scenario::Compare(compare) => compare::run(compare, ground.url(), output).await.map(|()| true),
         scenario => {
@@ -162,6 +165,25 @@ pub async fn run(args: Bench, output: Output) -> Result<u8> {
     ground.stop().await;
     // A missed speed is a figure; a broken promise is a failure.
     Ok(u8::from(!result?))
+}
+
+/// Runs the named faults, or all: those of messages, and the one of rooms.
+async fn all_faults(
+    names: &[String],
+    settings: &Settings,
+    sizes: &Sizes,
+    ground: &testbed::BenchServer,
+    output: Output,
+) -> Result<bool> {
+    let is_live = |name: &String| name == faults::LIVE;
+    let mut kept = true;
+    if names.is_empty() || !names.iter().all(is_live) {
+        kept &= faults::run(names, settings, sizes, ground, output).await?;
+    }
+    if names.is_empty() || names.iter().any(is_live) {
+        kept &= live_fault::run(settings, sizes, ground, output).await?;
+    }
+    Ok(kept)
 }
 
 /// All scenarios but `faults`, in the order `all` runs them, by the names of their commands.

@@ -7,6 +7,7 @@ use crate::id::Tsid;
 use crate::limits;
 use crate::model::access::user::UserCaller;
 use crate::model::live::{LiveNote, LiveWhat};
+use crate::shutdown::may_die_at;
 use crate::store;
 use crate::store::member::NewMark;
 
@@ -52,6 +53,7 @@ pub async fn write_waiting(hub: &Hub) -> Result<bool> {
     if marks.is_empty() {
         return Ok(false);
     }
+    may_die_at("marks.before_commit");
     match store::member::mark(hub.store.engine(), &marks, hub.clock.now(), true).await {
         Ok(_) => Ok(marks.len() == limits::MARKS_ROUND),
         Err(e) => {

@@ -14,29 +14,14 @@ use serde_json::{Value, json};
 use crate::support::app::{Answer, App, MASTER_KEY, email, named, sign_in, slack_post};
 use crate::support::database::{as_hub, as_superuser, store as open};
 use crate::support::process::{Folder, Notihub};
-use crate::support::sql::move_send_records;
+use crate::support::sql::{move_send_records, rows_by_table};
 use crate::user::on_behalf;
 
 /// Every row of every table, as text.
 async fn dump(app: &App) -> String {
-    let db = app.db().await;
-    let tables: Vec<String> = sqlx::query_scalar(
-        "select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace \
-         where c.relkind in ('r', 'p') and not c.relispartition and n.nspname in ('public', 'notihub')",
-    )
-    .fetch_all(&db)
-    .await
-    .unwrap();
-    assert!(tables.len() > 12, "{tables:?}");
-    let mut all = String::new();
-    for table in tables {
-        let rows: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select t::text from {table} t")))
-            .fetch_all(&db)
-            .await
-            .unwrap();
-        all.push_str(&rows.join("\n"));
-    }
-    all
+    let tables = rows_by_table(app).await;
+    assert!(tables.len() > 12, "{:?}", tables.keys());
+    tables.into_values().map(|rows| rows.join("\n")).collect()
 }
 
 async fn erase(app: &App, recipient: &str) -> erase::Erased {

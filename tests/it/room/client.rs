@@ -1,5 +1,5 @@
 //! Clients of other projects talk in a room, unchanged: npm's @stomp/stompjs (plain and over sockjs-client),
-//! webstomp-client and stompjs, at two processes one of which is killed.
+//! webstomp-client and stompjs, and PyPI's stomp.py, at two processes one of which is killed.
 
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
@@ -11,10 +11,10 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 
 use crate::laws::root;
-use crate::room::text;
+use crate::room::{group_at, text};
 use crate::support::database::fresh_database;
-use crate::support::process::{Folder, ask, fsck, http_to, on, post};
-use crate::support::programs::node_library;
+use crate::support::process::{Folder, fsck, http_to, on};
+use crate::support::programs::{node_library, python};
 use crate::support::wait::until;
 
 /// A client in a program of its own.
@@ -26,10 +26,21 @@ struct Client {
 }
 
 impl Client {
-    async fn start(library: &str, kind: &'static str, url: &str, token: &str, room: &str) -> Client {
-        let script = root().join("tests/fixtures/stomp_client.mjs");
+    /// A client of npm.
+    async fn node(library: &str, kind: &'static str, url: &str, token: &str, room: &str) -> Client {
         let mut command = Command::new("node");
-        command.arg(script).args([library, kind, url, token, room]);
+        command.arg(root().join("tests/fixtures/stomp_client.mjs")).args([library, kind, url, token, room]);
+        Client::start(kind, command).await
+    }
+
+    /// PyPI's stomp.py.
+    async fn python(url: &str, token: &str, room: &str) -> Client {
+        let mut command = Command::new(python("stomp"));
+        command.arg(root().join("tests/fixtures/stomp_client.py")).args([url, token, room]);
+        Client::start("stomp.py", command).await
+    }
+
+    async fn start(kind: &'static str, mut command: Command) -> Client {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("node");
         let mut output = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         let lines = Arc::new(Mutex::new(Vec::new()));
@@ -48,6 +59,14 @@ impl Client {
     async fn send(&mut self, temp_id: &str) {
         let line = json!({"tempId": temp_id, "text": temp_id}).to_string() + "\n";
         self.input.write_all(line.as_bytes()).await.unwrap();
+    }
+
+    /// Ends its input: it disconnects, and gets a RECEIPT for that.
+    async fn leave(self) {
+        let Client { kind, lines, input, _child } = self;
+        drop(input);
+        let has_left = || lines.lock().unwrap().iter().any(|line| line["what"] == "left");
+        until(&format!("{kind} has left"), async || has_left()).await;
     }
 
     fn count(&self, what: &str) -> usize {
@@ -73,9 +92,10 @@ impl Client {
     }
 }
 
-/// S2-2, S2-12, S2-72, S2-86, S2-97, S4-201, S2-58, S2-63, S2-71, S4-43, S4-47, S4-160, S4-161, S4-198, S4-202, S4-213,
-/// L3, L4, L5: four stock clients at two processes get every message once and in order. A process is killed while they
-/// write and starts again: the clients of @stomp/stompjs come back by themselves and miss nothing.
+/// S2-2, S2-12, S2-58, S2-63, S2-71, S2-72, S2-86, S2-97, S4-43, S4-47, S4-160, S4-161, S4-198, S4-201, S4-202, S4-213,
+/// L3, L4, L5: five stock clients at two processes get every message once and in order. A process is killed while they
+/// write and starts again: the clients of @stomp/stompjs come back by themselves and miss nothing. stomp.py
+/// acknowledges each message, and leaves with a RECEIPT.
 #[tokio::test]
 async fn stock_clients_talk_across_a_killed_process() {
     let Some(library) = node_library() else { return };
@@ -86,25 +106,14 @@ async fn stock_clients_talk_across_a_killed_process() {
     let here = doomed.address().await;
     let mut other = serve("--listen=127.0.0.1:0");
     let there = other.address().await;
-    let mut tokens = Vec::new();
-    let mut ids = Vec::new();
-    for user in ["u-1", "u-2", "u-3", "u-4"] {
-        let (status, made) = post(&http, there, &format!("/v1/users/{user}/token"), &json!({})).await.unwrap();
-        assert_eq!(status, 200, "{made}");
-        tokens.push(text(&made["accessToken"]));
-        ids.push(text(&made["userId"]));
-    }
-    let body = json!({"type": "GROUP", "title": "Lunch", "participantIds": ids}).to_string();
-    let request = reqwest::Client::new().post(format!("http://{there}/api/v1/chatrooms")).bearer_auth(&tokens[0]);
-    let (status, made) = ask(request.header("content-type", "application/json").body(body)).await.unwrap();
-    assert_eq!(status, 201, "{made}");
-    let room = text(&made["data"]["roomId"]);
+    let (room, tokens) = group_at(&http, there, &["u-1", "u-2", "u-3", "u-4", "u-5"]).await;
     let (here_url, there_url) = (format!("http://{here}"), format!("http://{there}"));
     let mut clients = vec![
-        Client::start(&library, "stompjs", &here_url, &tokens[0], &room).await,
-        Client::start(&library, "sockjs", &there_url, &tokens[1], &room).await,
-        Client::start(&library, "webstomp", &there_url, &tokens[2], &room).await,
-        Client::start(&library, "stompjs2", &there_url, &tokens[3], &room).await,
+        Client::node(&library, "stompjs", &here_url, &tokens[0], &room).await,
+        Client::node(&library, "sockjs", &there_url, &tokens[1], &room).await,
+        Client::node(&library, "webstomp", &there_url, &tokens[2], &room).await,
+        Client::node(&library, "stompjs2", &there_url, &tokens[3], &room).await,
+        Client::python(&there_url, &tokens[4], &room).await,
     ];
     let mut sent: Vec<String> = Vec::new();
     for (n, client) in clients.iter_mut().enumerate() {
@@ -133,6 +142,8 @@ async fn stock_clients_talk_across_a_killed_process() {
         client.has(&sent).await;
         assert_eq!(client.count("error") + client.count("refused"), 0, "{}", client.kind);
     }
+    let python = clients.pop().expect("the last one");
+    python.leave().await;
     drop(clients);
     fsck(&folder, &url).await;
 }

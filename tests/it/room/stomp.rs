@@ -7,7 +7,7 @@ use notihub::hub::Hub;
 use notihub::store::listen::Topic;
 use notihub::worker::{hints, streams};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::{WebSocketStream, client_async};
@@ -20,27 +20,27 @@ use crate::user::{on_behalf, subscriber, user_key};
 
 /// A frame from the server.
 #[derive(Debug, Clone)]
-pub(super) struct Frame {
-    command: String,
+pub struct Frame {
+    pub command: String,
     headers: Vec<(String, String)>,
-    body: String,
+    pub body: String,
 }
 
 impl Frame {
-    pub(super) fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         self.headers.iter().find(|(given, _)| given == name).map_or("", |(_, value)| value.as_str())
     }
 
-    pub(super) fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{self:?}"))
     }
 }
 
 /// A client that reads frames one by one.
-pub(super) struct Client {
+pub struct Client {
     socket: WebSocketStream<TcpStream>,
     frames: Vec<Frame>,
-    closed: Option<u16>,
+    pub closed: Option<u16>,
     framing: &'static str,
 }
 
@@ -51,15 +51,27 @@ fn frame(command: &str, headers: &[(&str, &str)], body: &str) -> String {
 
 impl Client {
     async fn open(address: SocketAddr, path: &str) -> Client {
-        let tcp = TcpStream::connect(address).await.unwrap();
+        Client::over(TcpStream::connect(address).await.unwrap(), address, path).await
+    }
+
+    async fn over(tcp: TcpStream, address: SocketAddr, path: &str) -> Client {
         let request = format!("ws://{address}{path}").into_client_request().unwrap();
         let (socket, _) = client_async(request, tcp).await.unwrap();
         Client { socket, frames: Vec::new(), closed: None, framing: "plain" }
     }
 
     /// Connected with a token.
-    pub(super) async fn connect(address: SocketAddr, token: &str) -> Client {
+    pub async fn connect(address: SocketAddr, token: &str) -> Client {
         let mut client = Client::open(address, "/ws/chat").await;
+        client.begin(token).await;
+        client
+    }
+
+    /// The same with the least room for bytes that were not read yet.
+    pub async fn connect_narrow(address: SocketAddr, token: &str) -> Client {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        let mut client = Client::over(socket.connect(address).await.unwrap(), address, "/ws/chat").await;
         client.begin(token).await;
         client
     }
@@ -74,13 +86,16 @@ impl Client {
         assert_eq!((connected.header("version"), connected.header("heart-beat")), ("1.2", "10000,10000"));
     }
 
-    async fn write(&mut self, command: &str, headers: &[(&str, &str)], body: &str) {
+    /// Sends a frame.
+    pub async fn write(&mut self, command: &str, headers: &[(&str, &str)], body: &str) {
         let text = frame(command, headers, body);
         let text = if self.framing == "sockjs" { json!([text]).to_string() } else { text };
-        self.socket.send(Message::Text(text.into())).await.unwrap();
+        // The next read finds that the server has gone.
+        let _sent = self.socket.send(Message::Text(text.into())).await;
     }
 
-    pub(super) async fn subscribe(&mut self, id: &str, destination: &str, more: &[(&str, &str)]) -> Frame {
+    /// Subscribes, and returns the RECEIPT.
+    pub async fn subscribe(&mut self, id: &str, destination: &str, more: &[(&str, &str)]) -> Frame {
         let mut headers = vec![("id", id), ("destination", destination), ("receipt", id)];
         headers.extend(more);
         self.write("SUBSCRIBE", &headers, "").await;
@@ -89,12 +104,13 @@ impl Client {
         receipt
     }
 
-    pub(super) async fn call(&mut self, destination: &str, body: Value) {
+    /// Sends to an address of the application.
+    pub async fn call(&mut self, destination: &str, body: Value) {
         self.write("SEND", &[("destination", destination)], &body.to_string()).await;
     }
 
     /// The next frame; an END one once the connection is closed.
-    pub(super) async fn next(&mut self) -> Frame {
+    pub async fn next(&mut self) -> Frame {
         while self.frames.is_empty() {
             self.read().await;
         }
@@ -102,7 +118,7 @@ impl Client {
     }
 
     /// The next message of a subscription; others wait.
-    pub(super) async fn message(&mut self, id: &str) -> Frame {
+    pub async fn message(&mut self, id: &str) -> Frame {
         let is_wanted = |frame: &Frame| {
             frame.command == "END" || (frame.command == "MESSAGE" && frame.header("subscription") == id)
         };
@@ -151,14 +167,14 @@ impl Client {
     }
 
     /// Reads to the end, and returns the code of the close.
-    pub(super) async fn end(&mut self) -> Option<u16> {
+    pub async fn end(&mut self) -> Option<u16> {
         while self.next().await.command != "END" {}
         self.closed
     }
 }
 
 /// The loops of a process with live connections.
-pub(super) fn start_loops(hub: &Hub) {
+pub fn start_loops(hub: &Hub) {
     streams::start_hints(hub);
     streams::start_reading(hub);
     streams::start_live_notes(hub);
@@ -166,7 +182,7 @@ pub(super) fn start_loops(hub: &Hub) {
 }
 
 /// Two users of a room, with their tokens.
-pub(super) async fn two(app: &App) -> (String, String, String) {
+pub async fn two(app: &App) -> (String, String, String) {
     let room = group(app, &["u-1", "u-2"], json!({})).await;
     let key = user_key(app, app.partner.partner_id, 0).await;
     let token = |user: &str| subscriber(app, app.partner.partner_id, &key, user);

@@ -135,6 +135,25 @@ pub async fn run_sql(conn: &mut PgConnection, sql: &str) {
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(conn).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
 }
 
+/// The rows of every table, as texts in order.
+pub async fn rows_by_table(app: &App) -> BTreeMap<String, Vec<String>> {
+    let db = app.db().await;
+    let tables: Vec<String> = sqlx::query_scalar(
+        "select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+         where c.relkind in ('r', 'p') and not c.relispartition and n.nspname in ('public', 'notihub')",
+    )
+    .fetch_all(&db)
+    .await
+    .unwrap();
+    let mut all = BTreeMap::new();
+    for table in tables {
+        let rows = sqlx::AssertSqlSafe(format!("select t::text from {table} t order by 1"));
+        let rows: Vec<String> = sqlx::query_scalar(rows).fetch_all(&db).await.unwrap();
+        all.insert(table, rows);
+    }
+    all
+}
+
 /// Runs a statement as superuser.
 pub async fn execute(app: &App, sql: &'static str) {
     sqlx::raw_sql(sql).execute(&app.db().await).await.unwrap();
