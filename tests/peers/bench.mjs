@@ -11,6 +11,7 @@ import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
 import pg from "pg";
+import { known, median, ratios, spread, table, times, whole } from "./figures.mjs";
 
 const HERE = import.meta.dirname;
 const ROOT = resolve(HERE, "../..");
@@ -430,25 +431,7 @@ const GOALS = [
   ["old snapshot held, last sixth of first", 95, (f) => (f[OURS]?.pinnedLast / f[OURS]?.pinnedFirst) * 100, "%"],
 ];
 
-const known = (value) => Number.isFinite(value);
-const whole = (value) => Math.round(value).toLocaleString("en-US");
 const cell = (value, unit) => (!known(value) ? "-" : unit === "ms" ? value.toFixed(1) : whole(value));
-const times = (value) => (known(value) ? `${value.toFixed(2)}x` : "-");
-const spread = ({ value, lowest, highest }) =>
-  known(value) && lowest < highest ? `${times(value)} (${lowest.toFixed(2)}-${highest.toFixed(2)})` : times(value);
-
-function median(values) {
-  const sorted = values.filter(known).sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-}
-
-function table(title, rows) {
-  const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
-  const lines = rows.map((row) =>
-    row.map((text, n) => (n === 0 ? text.padEnd(widths[n]) : text.padStart(widths[n]))).join("  ").trimEnd());
-  console.log([``, title, ...lines].join("\n"));
-}
 
 function tables(figures, runs) {
   const systems = Object.keys(figures);
@@ -473,7 +456,7 @@ function tables(figures, runs) {
   if (peers.length) {
     const rows = Object.entries(FIGURES).map(([figure, [name, unit]]) => [
       unit === "ms" ? `${name} (less is better)` : name,
-      ...ratios(runs).filter((ratio) => ratio.figure === figure).map(spread),
+      ...ratios(runs, Object.keys(FIGURES), OURS).filter((ratio) => ratio.figure === figure).map(spread),
     ]);
     const measured = rows.filter(([, ...values]) => values.some((value) => value !== "-"));
     table("notihub as a multiple of", [["", ...peers], ...measured]);
@@ -483,17 +466,6 @@ function tables(figures, runs) {
     `notihub's ${goal}`, said(value, unit), `goal ${said(atLeast, unit)}`,
     reached === null ? "not measured" : reached ? "reached" : "MISSED",
   ]));
-}
-
-// Of each figure and peer the median of the rounds' ratios, with the lowest and the highest. A pair is the same round's.
-function ratios(runs) {
-  const peers = Object.keys(runs).filter((system) => system !== OURS);
-  return Object.keys(FIGURES).flatMap((figure) =>
-    peers.map((peer) => {
-      const of = (system) => runs[system]?.[figure] ?? [];
-      const pairs = of(OURS).map((value, round) => value / of(peer)[round]).filter(known);
-      return { figure, peer, value: median(pairs), lowest: Math.min(...pairs), highest: Math.max(...pairs) };
-    }));
 }
 
 function goals(figures) {
@@ -573,7 +545,7 @@ async function main() {
       await query(server.url("postgres"), "checkpoint");
     }
     if (given.json) {
-      for (const { figure, peer, ...ratio } of ratios(runs)) {
+      for (const { figure, peer, ...ratio } of ratios(runs, Object.keys(FIGURES), OURS)) {
         if (known(ratio.value)) line({ ratio: figure, to: peer, ...ratio });
       }
       for (const goal of goals(figures)) line({ ...goal, value: known(goal.value) ? goal.value : null });
