@@ -6,9 +6,13 @@ use sqlx::Connection as _;
 use super::{Conn, Db, Store, parse_word};
 use crate::error::Result;
 use crate::id::Tsid;
+use crate::model::chat_message::ChatKind;
 use crate::model::delivery::{READY_WHEN_RESUMED, Status};
 use crate::model::lane::Lane;
 use crate::model::partner::Partner;
+
+/// Most members of a room: more than any scenario has.
+const MEMBERS_OF_BENCH: i32 = 1_000_000;
 
 /// A run of messages with consecutive ids and one delivery each.
 pub struct BulkFill {
@@ -77,6 +81,98 @@ pub async fn wal_bytes(db: impl Db<'_>) -> Result<f64> {
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time.
 pub async fn dead_rows(db: impl Db<'_>) -> Result<i64> {
     Ok(sqlx::query_file_scalar!("sql/bench/dead_rows.sql").fetch_one(db).await?)
+}
+
+/// Transactions committed in this database so far, as the server's statistics count them: a session reports its own
+/// within a second.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn transactions(db: impl Db<'_>) -> Result<f64> {
+    Ok(sqlx::query_file_scalar!("sql/bench/transactions.sql").fetch_one(db).await?)
+}
+
+/// Rooms with consecutive ids, and their members.
+pub struct RoomFill<'a> {
+    /// Id of the first room.
+    pub first: Tsid,
+    pub rooms: i64,
+    /// Members of every room; the first one has made them.
+    pub everywhere: &'a [Tsid],
+    /// Members of one room each: the n-th of the n-th room, and from the first room again after the last.
+    pub in_turn: &'a [Tsid],
+}
+
+/// Makes groups with their members.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn fill_rooms(conn: &mut Conn, partner: &Partner, fill: &RoomFill<'_>, now: DateTime<Utc>) -> Result<()> {
+    let ids = |users: &[Tsid]| users.iter().map(|user| user.0).collect::<Vec<i64>>();
+    sqlx::query_file!(
+        "sql/bench/fill_rooms.sql",
+        partner.shard,
+        fill.first.0,
+        fill.rooms,
+        partner.partner_id.0,
+        &ids(fill.everywhere),
+        &ids(fill.in_turn),
+        now,
+        MEMBERS_OF_BENCH,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// A run of messages of rooms with consecutive ids.
+pub struct ChatFill<'a> {
+    /// Id of the first room; the ids of the rooms are consecutive.
+    pub first_room: Tsid,
+    pub rooms: i64,
+    /// Messages that each room has so far, and those to insert into each.
+    pub before: i64,
+    pub of_each: i64,
+    /// Id of the first message; those of the others follow it.
+    pub first: Tsid,
+    pub senders: &'a [Tsid],
+    /// JSON text, the same for all.
+    pub content: &'a str,
+}
+
+/// Inserts messages into rooms that have nothing but such messages.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
+/// statement may have committed.
+pub async fn fill_chat_messages(conn: &mut Conn, shard: i16, fill: &ChatFill<'_>) -> Result<()> {
+    let senders: Vec<i64> = fill.senders.iter().map(|user| user.0).collect();
+    sqlx::query_file!(
+        "sql/bench/fill_chat_messages.sql",
+        shard,
+        fill.first_room.0,
+        fill.rooms,
+        fill.before,
+        fill.of_each,
+        fill.first.0,
+        &senders,
+        ChatKind::Text.as_str(),
+        fill.content,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The messages of rooms from an id on: their number, and how many different tempIds they have.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn count_chat_messages(store: &Store, from: Tsid) -> Result<(u64, u64)> {
+    let mut conn = store.connect_without_timeout().await?;
+    let counted = sqlx::query_file!("sql/bench/count_chat_messages.sql", from.0).fetch_one(&mut conn).await?;
+    Ok((counted.n.unsigned_abs(), counted.temp_ids.unsigned_abs()))
 }
 
 /// Number of deliveries with a status.
@@ -161,6 +257,10 @@ pub async fn vacuum_tables(store: &Store) -> Result<()> {
         "vacuum (analyze) deliveries",
         "vacuum (analyze) attempts",
         "vacuum (analyze) events",
+        "vacuum (analyze) rooms",
+        "vacuum (analyze) room_heads",
+        "vacuum (analyze) members",
+        "vacuum (analyze) chat_messages",
         "checkpoint",
     ] {
         sqlx::raw_sql(statement).execute(&mut conn).await?;

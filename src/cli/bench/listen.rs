@@ -8,20 +8,18 @@
 //!   are N of them, or after a minute.
 
 use std::collections::HashSet;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::super::print;
+use super::helper::{self, Helper};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::shutdown::Shutdown;
@@ -87,7 +85,7 @@ pub async fn run(listen: &Listen) -> Result<u8> {
     });
     let shutdown = Shutdown::new();
     let mut cut = CancellationToken::new();
-    let mut commands = commands();
+    let mut commands = helper::commands();
     while let Some(command) = commands.recv().await {
         let began = Instant::now();
         let mut answer = Answer::default();
@@ -122,22 +120,9 @@ pub async fn run(listen: &Listen) -> Result<u8> {
         }
         answer.twice = *locked(&all.twice);
         answer.seconds = began.elapsed().as_secs_f64();
-        print::json(&serde_json::to_value(answer).map_err(|e| Error::Internal(e.to_string()))?);
+        helper::answer(&answer)?;
     }
     Ok(0)
-}
-
-/// The lines of standard input. A thread of its own waits for them, while the streams are read.
-fn commands() -> mpsc::Receiver<String> {
-    let (sender, commands) = mpsc::channel(1);
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lines().map_while(std::io::Result::ok) {
-            if sender.blocking_send(line).is_err() {
-                return;
-            }
-        }
-    });
-    commands
 }
 
 /// Opens all streams and returns how many had a first event.
@@ -235,11 +220,7 @@ fn histogram() -> Result<Histogram<u64>> {
 }
 
 /// The process, as its parent sees it.
-pub struct ListenProcess {
-    commands: ChildStdin,
-    answers: Lines<BufReader<ChildStdout>>,
-    _child: Child,
-}
+pub struct ListenProcess(Helper);
 
 impl ListenProcess {
     /// Starts it.
@@ -247,19 +228,8 @@ impl ListenProcess {
     /// # Errors
     /// `Error::Setup` if the process cannot start.
     pub fn start(address: &str, token: &str, streams: usize) -> Result<ListenProcess> {
-        let program = std::env::current_exe().map_err(|e| Error::Internal(format!("this program's path: {e}")))?;
-        let failed = |e: std::io::Error| Error::Setup(format!("the readers cannot start: {e}"));
-        let mut child = Command::new(program)
-            .args(["bench", "listen", "--address", address, "--streams", &streams.to_string()])
-            .env("NOTIHUB_TOKEN", token)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(failed)?;
-        let pipes = child.stdin.take().zip(child.stdout.take());
-        let (commands, answers) = pipes.ok_or_else(|| Error::Internal("the readers have no pipes".into()))?;
-        Ok(ListenProcess { commands, answers: BufReader::new(answers).lines(), _child: child })
+        let args = ["--address", address, "--streams", &streams.to_string()];
+        Ok(ListenProcess(Helper::start("listen", &args, token)?))
     }
 
     /// Gives a command and waits for its answer.
@@ -267,10 +237,6 @@ impl ListenProcess {
     /// # Errors
     /// `Error::Internal` if the process ended or answered nonsense.
     pub async fn ask(&mut self, command: &str) -> Result<Answer> {
-        let lost = |e: std::io::Error| Error::Internal(format!("the readers were lost: {e}"));
-        self.commands.write_all(format!("{command}\n").as_bytes()).await.map_err(lost)?;
-        let line = self.answers.next_line().await.map_err(lost)?;
-        let line = line.ok_or_else(|| Error::Internal("the readers ended".into()))?;
-        serde_json::from_str(&line).map_err(|e| Error::Internal(format!("the readers answered {line}: {e}")))
+        self.0.ask(command).await
     }
 }

@@ -8,12 +8,16 @@ use serde_json::{Value, json};
 use super::super::client::{Client, Target};
 use super::listen::ListenProcess;
 use super::report::Goal;
+use super::room_bed::People;
 use super::run::Run;
+use super::talk::{Open, Sending, TalkProcess};
 use super::testbed::{Testbed, memory_mb};
 use crate::error::{Error, Result};
 use crate::provider::inapp::Inapp;
 use crate::worker::{self, Role};
 
+/// Members of a room in `connections`.
+const MEMBERS: usize = 10;
 /// Messages of one request.
 const BATCH: usize = 500;
 
@@ -96,7 +100,8 @@ pub async fn inbox(run: &mut Run<'_>) -> Result<()> {
     run.clear(bed).await
 }
 
-/// Measures the memory and CPU of open streams in which nothing happens.
+/// Measures the memory and CPU of open connections on which nothing happens: half are streams, half STOMP with two
+/// subscriptions each.
 ///
 /// # Errors
 /// Any error of the testbed or the load. Figures that were added before stay.
@@ -104,17 +109,26 @@ pub async fn connections(run: &mut Run<'_>) -> Result<()> {
     run.name = "connections";
     let bed = testbed(run).await?;
     worker::start(&bed.hub, Role::Both);
-    let streams = run.sizes.streams;
+    let half = run.sizes.streams / 2;
     let client = client(&bed)?;
-    post_to_all(&bed, &client, streams).await?;
-    wait_for(&bed, streams as u64).await?;
+    post_to_all(&bed, &client, half).await?;
+    wait_for(&bed, half as u64).await?;
+    let People { rooms, listeners: tokens, .. } = People::make(&bed, 1, half, half.div_ceil(MEMBERS)).await?;
     let without = memory_mb().resident;
-    let mut readers = ListenProcess::start(&bed.api, &bed.token, streams)?;
+    let mut readers = ListenProcess::start(&bed.api, &bed.token, half)?;
     let opened = readers.ask("open").await?;
     run.figure("streams opened", opened.streams as f64, "");
-    run.figure("opened", opened.streams as f64 / opened.seconds, "/s");
-    let each = (memory_mb().resident - without) * 1024.0 / opened.streams.max(1) as f64;
-    run.goal("memory of each", each, "KiB", Goal::AtMost(20.0));
+    run.figure("streams opened in a second", opened.streams as f64 / opened.seconds, "/s");
+    let each = |n: usize, before: f64| (memory_mb().resident - before) * 1000.0 / n.max(1) as f64;
+    run.figure("memory of a stream", each(opened.streams, without), "KiB");
+    let with_streams = memory_mb().resident;
+    let mut talkers = TalkProcess::start()?;
+    let joined = talkers.listen(Open { address: bed.api.clone(), tokens, rooms }).await?;
+    run.figure("STOMP connections opened", joined.connections as f64, "");
+    run.figure("STOMP connections opened in a second", joined.connections as f64 / joined.seconds, "/s");
+    run.figure("memory of a STOMP connection", each(joined.connections, with_streams), "KiB");
+    let open = opened.streams + joined.connections;
+    run.goal("memory of each", each(open, without), "KiB", Goal::AtMost(20.0));
     run.say(&format!("idle for {} s", run.sizes.seconds));
     let before = bed.cost().await?;
     tokio::time::sleep(Duration::from_secs(run.sizes.seconds)).await;
@@ -122,7 +136,9 @@ pub async fn connections(run: &mut Run<'_>) -> Result<()> {
     let wall = (after.at - before.at).as_secs_f64();
     let cpu = (after.ours_cpu_s - before.ours_cpu_s) / wall * 100.0;
     run.goal("CPU of the hub while nothing happens", cpu, "% of one", Goal::AtMost(10.0));
-    drop(readers);
+    let ended = talkers.send(Sending { senders: 0, rooms, seconds: 0, rate: 0, listeners: 0 }).await?.ended;
+    run.goal("STOMP connections that ended", ended as f64, "", Goal::AtMost(0.0));
+    drop((readers, talkers));
     run.clear(bed).await
 }
 

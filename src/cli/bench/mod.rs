@@ -9,6 +9,7 @@ mod faults;
 mod flood;
 mod floor;
 mod hang;
+mod helper;
 mod intake;
 pub mod judge;
 mod latency;
@@ -17,9 +18,12 @@ mod live;
 mod live_fault;
 mod load;
 mod report;
+mod room_bed;
+mod rooms;
 mod run;
 mod sizes;
 mod stomp;
+mod talk;
 mod testbed;
 mod webhook;
 
@@ -95,10 +99,20 @@ enum Scenario {
     Idle,
     /// Messages to the inboxes of many users: items a second, and posted → on an open stream.
     Inbox,
-    /// Open streams in which nothing happens: memory and CPU.
+    /// Open streams and STOMP connections on which nothing happens: memory and CPU.
     Connections,
     /// Streams that are cut at once and have missed 20 items each: until all are whole.
     Resume,
+    /// Messages over STOMP, each with its receipt: 64 and 16 connections over many rooms, 64 in one.
+    Send,
+    /// Messages to a room of 500 listeners, then to 50 rooms of 100, faster and faster until they come late.
+    FanOut,
+    /// 200 messages a second, sent → received by another user, in one process and across two.
+    LiveLatency,
+    /// `send` while another session holds an old snapshot.
+    RoomsPinned,
+    /// `send` with older messages of rooms lying in the tables.
+    RoomsHistory,
     /// Faults under load, each judged by ledgers on both sides.
     ///
     /// Workers and PostgreSQL killed, stopped and stalled, a killed API, cut answers, storms, throttling, greylisting,
@@ -127,6 +141,9 @@ enum Scenario {
     /// The readers of inboxes, a process of its own.
     #[command(hide = true)]
     Listen(listen::Listen),
+    /// The users of rooms, a process of its own.
+    #[command(hide = true)]
+    Talk,
     /// A worker process with the provider that does nothing.
     #[command(hide = true)]
     Drainer,
@@ -142,6 +159,9 @@ pub async fn run(args: Bench, output: Output) -> Result<u8> {
     }
     if let Scenario::Listen(listen) = &args.scenario {
         return listen::run(listen).await;
+    }
+    if args.scenario == Scenario::Talk {
+        return talk::run().await;
     }
     let mut settings = args.settings;
     if settings.log.log.starts_with("info,sqlx") {
@@ -187,7 +207,7 @@ async fn all_faults(
 }
 
 /// All scenarios but `faults`, in the order `all` runs them, by the names of their commands.
-const ALL: [&str; 19] = [
+const ALL: [&str; 24] = [
     "idle",
     "intake",
     "intake-batch",
@@ -207,6 +227,11 @@ const ALL: [&str; 19] = [
     "inbox",
     "connections",
     "resume",
+    "send",
+    "fan-out",
+    "live-latency",
+    "rooms-pinned",
+    "rooms-history",
 ];
 
 /// Runs each scenario in a process of its own, on one server. Returns whether each ended well within `bound`: one that
@@ -251,11 +276,17 @@ async fn run_one(scenario: &Scenario, run: &mut Run<'_>) -> Result<()> {
         Scenario::Inbox => live::inbox(run).await?,
         Scenario::Connections => live::connections(run).await?,
         Scenario::Resume => live::resume(run).await?,
+        Scenario::Send => rooms::send(run).await?,
+        Scenario::FanOut => rooms::fan_out(run).await?,
+        Scenario::LiveLatency => rooms::live_latency(run).await?,
+        Scenario::RoomsPinned => rooms::pinned(run).await?,
+        Scenario::RoomsHistory => rooms::history(run).await?,
         Scenario::Faults { .. }
         | Scenario::All { .. }
         | Scenario::Compare(_)
         | Scenario::Load(_)
         | Scenario::Listen(_)
+        | Scenario::Talk
         | Scenario::Drainer => (),
     }
     run.told();

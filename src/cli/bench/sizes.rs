@@ -9,7 +9,8 @@ pub struct Sizes {
     /// Seconds that a timed scenario runs.
     #[arg(long, global = true, default_value_t = 15, value_name = "S")]
     pub seconds: u64,
-    /// Seconds for which `pinned` holds the old snapshot; at least 12, so that the first and last sixth are meaningful.
+    /// Seconds for which `pinned` and `rooms-pinned` hold the old snapshot; at least 12, so that the first and last
+    /// sixth are meaningful.
     #[arg(
         long,
         global = true,
@@ -28,7 +29,8 @@ pub struct Sizes {
     )]
     pub deliveries: i64,
     /// The number of deliveries that are prepared: settled in `history` [default: 1M], scheduled in `delayed` [default:
-    /// 1M], pending in `backlog` [default: 2M], dead letters in `redrive` [default: 100k].
+    /// 1M], pending in `backlog` [default: 2M], dead letters in `redrive` [default: 100k]. Messages of rooms in
+    /// `rooms-history` [default: 10M].
     #[arg(long, global = true, value_name = "N")]
     pub rows: Option<i64>,
     /// The number of messages of the flood.
@@ -52,7 +54,17 @@ pub struct Sizes {
         value_parser = clap::value_parser!(u64).range(500..).map(|n| n as usize)
     )]
     pub users: usize,
-    /// The number of open streams in `connections`; `resume` has 5,000 at most.
+    /// The number of rooms in `send`, `rooms-pinned` and `rooms-history`.
+    #[arg(
+        long,
+        global = true,
+        default_value_t = 2_000,
+        value_name = "N",
+        value_parser = clap::value_parser!(u64).range(1..=10_000).map(|n| n as usize)
+    )]
+    pub rooms: usize,
+    /// The number of open connections in `connections`, half of them STOMP, and of streams in `resume`, which has
+    /// 5,000 at most.
     #[arg(
         long,
         global = true,

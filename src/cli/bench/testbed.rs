@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::flow::partner::{Credentials, PartnerChange};
+use crate::http::server::ServerLimits;
 use crate::hub::{Hub, Parts};
 use crate::model::access::principal::{Actor, Origin};
 use crate::model::capability::Capability;
@@ -185,7 +186,9 @@ impl Testbed {
             .await
             .map_err(|e| Error::Setup(format!("no port is free on loopback: {e}")))?;
         let address = listener.local_addr().map_err(|e| Error::Internal(e.to_string()))?;
-        http::server::start(listener, api::router(&hub), &hub.shutdown);
+        let streams = usize::try_from(settings.api.live_connections).unwrap_or(usize::MAX);
+        let allowance = ServerLimits { streams, ..ServerLimits::default() };
+        http::server::start_with(allowance, listener, api::router(&hub), &hub.shutdown);
         let postmaster = postmaster(&hub).await;
         let server_url = ground.url.clone();
         let api = format!("{address}");
@@ -228,6 +231,7 @@ impl Testbed {
             ours_cpu_s: cpu_seconds(std::process::id(), false),
             pg_cpu_s: self.postmaster.map(|pid| cpu_seconds(pid, true)),
             wal_bytes: bench::wal_bytes(self.hub.store.api()).await?,
+            transactions: bench::transactions(self.hub.store.api()).await?,
             dead_rows: bench::dead_rows(self.hub.store.api()).await?,
         })
     }
@@ -333,6 +337,8 @@ pub struct Cost {
     pub ours_cpu_s: f64,
     pub pg_cpu_s: Option<f64>,
     pub wal_bytes: f64,
+    /// Committed transactions.
+    pub transactions: f64,
     pub dead_rows: i64,
 }
 
