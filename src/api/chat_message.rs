@@ -22,6 +22,7 @@ use crate::flow::room::send::Draft;
 use crate::http::answer::{Answer, Time};
 use crate::http::caller::User;
 use crate::http::page::{Page, encode_cursor};
+use crate::http::problem::EnvelopedProblem;
 use crate::http::query::Query;
 use crate::http::request::{JsonBody, PathId};
 use crate::http::words::words;
@@ -654,8 +655,10 @@ pub(super) fn chat_id(text: &str) -> Result<ChatId> {
 #[utoipa::path(put, path = "/api/v1/messages/{id}", operation_id = "editChatMessage", tag = "rooms",
     security(("bearer" = [])), params(("id" = String, Path, description = "the message's id"),
         ("If-Match" = Option<i64>, Header, description = "the version that the caller has")),
-    request_body = ChatMessageEditBody,
-    responses((status = 200, description = "the message", body = Envelope<MessageShape>)))]
+    request_body = ChatMessageEditBody, responses(
+        (status = 200, description = "the message", body = Envelope<MessageShape>),
+        (status = 412, description = "the message has another version by now", body = EnvelopedProblem,
+            content_type = "application/problem+json")))]
 /// Edit a message
 ///
 /// For its sender, within the edit window. With `If-Match` a message that has another version by now stays as it is.

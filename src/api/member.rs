@@ -189,7 +189,7 @@ pub async fn change(
 #[utoipa::path(delete, path = "/api/v1/chatrooms/{roomId}/participants/{userId}", operation_id = "removeMember",
     tag = "rooms", security(("bearer" = [])), params(("roomId" = String, Path, description = "the room's id"),
         ("userId" = String, Path, description = "the member's userId"),
-        ("ban" = Option<bool>, Query, description = "true: it cannot come back; false for one who was removed so: it can")),
+        ("ban" = Option<bool>, Query, description = "true: it cannot come back; false: one removed so can")),
     responses((status = 204, description = "The member is removed, or its ban is lifted.")))]
 /// Remove a member
 ///

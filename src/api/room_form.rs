@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use crate::error::{Code, Error};
 use crate::http::words::words;
 use crate::id::Tsid;
+use crate::limits;
 use crate::model::fields::Fields;
 use crate::model::form::Kind;
 use crate::model::json::{self, Faults, TextRule};
@@ -55,6 +56,11 @@ pub fn read_metadata(fields: &mut Fields<'_>, faults: &Faults) -> Option<Map<Str
                     "type_mismatch",
                     "may hold texts, numbers, booleans and null, no lists or objects",
                 );
+            }
+            if metadata.keys().any(|name| name.is_empty() || name.chars().count() > limits::METADATA_KEY_CHARS) {
+                let most = limits::METADATA_KEY_CHARS;
+                let detail = format!("has a name that is empty or longer than {most} characters");
+                faults.add(pointer.clone(), "metadata_invalid", detail);
             }
             if Value::Object(metadata.clone()).to_string().len() > METADATA_BYTES {
                 faults.add_code(

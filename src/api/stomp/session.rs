@@ -240,9 +240,11 @@ impl fmt::Display for Refusal {
                 write!(f, "{} has no header {name}; send it with a value", command.as_str())
             }
             Refusal::UnknownTopic => {
-                write!(f, "the destination cannot be subscribed to; SUBSCRIBE to one of {TOPICS}")
+                write!(f, "the destination cannot be subscribed to, or its id is none; SUBSCRIBE to one of {TOPICS}")
             }
-            Refusal::UnknownCall => write!(f, "the destination takes no messages; SEND to one of {APP_CALLS}"),
+            Refusal::UnknownCall => {
+                write!(f, "the destination takes no messages, or its id is none; SEND to one of {APP_CALLS}")
+            }
             Refusal::IdInUse => f.write_str(
                 "a subscription of this session has the same id; choose another id, or send UNSUBSCRIBE first",
             ),

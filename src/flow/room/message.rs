@@ -20,7 +20,8 @@ use super::tail::open;
 
 /// Replaces the content of one's own message. `version`: the one that the caller has; None: whichever it is.
 ///
-/// # Errors As `access::as_member`; `Error::NotFound` if there is no such message; `forbidden` if it is another's or no
+/// # Errors
+/// As `access::as_member`; `Error::NotFound` if there is no such message; `forbidden` if it is another's or no
 /// text; `edit_window_over`, `already_deleted`, `version_mismatch`; those of `send` if the caller may not write.
 /// `Error::Unavailable` if the database fails; it may be changed.
 pub async fn edit(

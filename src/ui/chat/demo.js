@@ -112,6 +112,7 @@ class Side {
     this.connection.subscribe(`/topic/message/status/${id}`, (status) => this.#status(status));
     this.connection.subscribe(`/topic/typing/${id}`, ({ userId, isTyping }) => this.#peerTypes(userId, isTyping));
     this.connection.subscribe(`/topic/active/${id}`, (active) => this.#active(active));
+    this.connection.send("/app/active", { roomId: id, active: this.#looks });
     const whole = (head) => this.#caughtUp({ "x-from-seq": head["x-head"], "x-epoch": head["x-epoch"] });
     this.connection.subscribe(`/topic/messages/${id}`, (event, of) => this.#event(event, of), this.#position, whole);
   }

@@ -157,6 +157,7 @@ async fn members_come_and_go_by_their_roles() {
     own("u-2", "DELETE", &format!("{}?ban=false", of(&three)), None).await.expect(204);
     own("u-2", "DELETE", &format!("{}?ban=false", of(&three)), None).await.refused(404, "not_found");
     own("u-1", "POST", "/participants", Some(again)).await.expect(200);
+    own("u-2", "DELETE", &of(&three), None).await.expect(204);
     // The owner hands over, and leaves; the last one closes the room.
     own("u-1", "PUT", &of(&two), Some(json!({"role": "OWNER"}))).await.expect(200);
     assert_eq!(own("u-1", "GET", "", None).await.expect(200).body["data"]["role"], "ADMIN");
