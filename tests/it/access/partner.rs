@@ -15,6 +15,7 @@ use crate::access::told;
 use crate::support::app::{Answer, App, email, sign_in};
 use crate::support::database::fresh_database;
 use crate::support::process::{Folder, Notihub, fsck, on};
+use crate::support::wait::until;
 
 /// Fault D2: partners made seconds apart spread over all shards.
 #[tokio::test]
@@ -328,6 +329,8 @@ async fn partner_commands_work_at_a_terminal() {
     assert_eq!((signs_in(&orders).await.status, signs_in(&rotated).await.status), (401, 401));
     token(&last).await;
     run(&["partner", "set", "sales", "--status=INACTIVE"]).await.expect(0);
+    // The other process is notified after the commit, which is not yet when the command ends.
+    until("the partner is inactive", async || signs_in(&last).await.status == 403).await;
     assert_eq!(signs_in(&last).await.refused(403, "partner_inactive").body["code"], "E008");
     run(&["partner", "set", "sales", "--status=ACTIVE"]).await.expect(0);
 
@@ -356,7 +359,7 @@ async fn partner_commands_work_at_a_terminal() {
     };
     assert_eq!(asks(&before).await, 200);
     assert!(run(&["key", "rotate-signing", "--at-once"]).await.expect(0).stdout.contains("void"));
-    crate::support::wait::until("the hub has heard of it", async || asks(&before).await == 401).await;
+    until("the hub has heard of it", async || asks(&before).await == 401).await;
     assert_eq!(asks(&token(&last).await).await, 200);
     // At a terminal elsewhere: in the environment, and never on the command line's echo.
     let as_billing = |args: &[&str]| {

@@ -236,3 +236,99 @@ async fn page_of_another_origin_connects_if_it_is_allowed() {
         app.done().await;
     }
 }
+
+/// L4, L6: a user that left a room and came back resumes with what was written since, and sees nothing of what was
+/// written in between: not over STOMP, and not as the last message of the room.
+#[tokio::test]
+async fn user_that_came_back_gets_what_was_written_since() {
+    let app = App::new().await;
+    start_loops(&app.hub);
+    let (room, _, two) = two(&app).await;
+    let two_id = id_of(&app, "u-2").await;
+    let topic = format!("/topic/rooms/{room}");
+    let mut client = Client::connect(app.address, &two).await;
+    client.subscribe("e", &topic, &[]).await;
+    send(&app, "u-1", &room, "a").await.expect(201);
+    let last = client.message("e").await;
+    let (seq, epoch) = (last.header("x-seq").to_owned(), last.header("x-epoch").to_owned());
+    drop(client);
+    ask(&app, "u-2", "DELETE", &format!("/chatrooms/{room}"), None).await.expect(204);
+    send(&app, "u-1", &room, "SECRET").await.expect(201);
+    let mut client = Client::connect(app.address, &two).await;
+    client.subscribe("n", "/user/queue/notifications", &[]).await;
+    let invited = json!({"userIds": [two_id]});
+    ask(&app, "u-1", "POST", &format!("/chatrooms/{room}/participants"), Some(invited)).await.expect(200);
+    let mut news = client.message("n").await;
+    while news.json()["eventType"] != "ROOM_UPDATED" {
+        news = client.message("n").await;
+    }
+    assert_eq!((&news.json()["roomId"], &news.json()["lastMessage"]), (&json!(room), &json!("")));
+    for text in ["b", "c"] {
+        send(&app, "u-1", &room, text).await.expect(201);
+    }
+    client.subscribe("e", &topic, &[("x-from-seq", &seq), ("x-epoch", &epoch)]).await;
+    send(&app, "u-1", &room, "d").await.expect(201);
+    let mut texts = Vec::new();
+    while texts.len() < 3 {
+        let event = client.message("e").await.json();
+        if event["eventType"] == "MESSAGE_CREATED" {
+            texts.push(text(&event["data"]["content"]));
+        }
+    }
+    assert_eq!(texts, ["b", "c", "d"]);
+    app.done().await;
+}
+
+/// L6: one that is removed gets that on its subscription to messages, and nothing more of the room: no typing either,
+/// where that is all that it subscribes to.
+#[tokio::test]
+async fn removed_member_gets_nothing_more_of_any_kind() {
+    let app = App::new().await;
+    start_loops(&app.hub);
+    let (room, one, two) = two(&app).await;
+    let two_id = id_of(&app, "u-2").await;
+    let mut typist = Client::connect(app.address, &one).await;
+    let mut reader = Client::connect(app.address, &two).await;
+    reader.subscribe("m", &format!("/topic/messages/{room}"), &[]).await;
+    let mut watcher = Client::connect(app.address, &two).await;
+    watcher.subscribe("t", &format!("/topic/typing/{room}"), &[]).await;
+    watcher.subscribe("n", "/user/queue/notifications", &[]).await;
+    ask(&app, "u-1", "DELETE", &format!("/chatrooms/{room}/participants/{two_id}"), None).await.expect(204);
+    assert_eq!(reader.message("m").await.json(), json!({"eventType": "MEMBER_REMOVED", "roomId": room}));
+    while watcher.message("n").await.json()["eventType"] != "ROOM_LEFT" {}
+    let typing = json!({"roomId": room}).to_string();
+    typist.write("SEND", &[("destination", "/app/typing"), ("receipt", "r")], &typing).await;
+    assert_eq!(typist.next().await.header("receipt-id"), "r");
+    // What comes after it shows that nothing came before.
+    group(&app, &["u-1", "u-2"], json!({})).await;
+    while watcher.message("n").await.json()["eventType"] != "ROOM_ENTERED" {}
+    assert!(watcher.waits("t").is_none() && reader.waits("m").is_none());
+    app.done().await;
+}
+
+/// S4-209, L11: messages that are refused, of users who are not in the room, do not use up what its members may write.
+#[tokio::test]
+async fn refused_messages_do_not_use_up_a_rooms_limit() {
+    let app = App::with(&["--room-sends=1"]).await;
+    let room = group(&app, &["u-1", "u-2"], json!({})).await;
+    for _ in 0..5 {
+        send(&app, "u-9", &room, "let me in").await.refused(404, "not_found");
+    }
+    for text in ["a", "b"] {
+        send(&app, "u-1", &room, text).await.expect(201);
+    }
+    send(&app, "u-1", &room, "c").await.refused(429, "rate_limited");
+    app.done().await;
+}
+
+/// ST-22: a message that is too large ends the connection with the code that says so.
+#[tokio::test]
+async fn message_that_is_too_large_ends_the_connection() {
+    let app = App::new().await;
+    let (room, one, _) = two(&app).await;
+    let mut client = Client::connect(app.address, &one).await;
+    client.call("/app/chat", json!({"roomId": room, "content": "x".repeat(70_000)})).await;
+    assert_eq!(client.end().await, Some(1009));
+    assert_eq!(app.count("select count(*) from chat_messages").await, 0);
+    app.done().await;
+}

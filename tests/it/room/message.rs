@@ -339,3 +339,34 @@ async fn erasure_of_an_address_reaches_rooms() {
     assert!(!rooms.to_string().contains("kim"), "{rooms}");
     app.done().await;
 }
+
+/// S2-85, S4-24, S4-69: a change of settings leaves those out as they are that it does not name; who may not write may
+/// not edit; a sender has read its own message at once; where receipts are off, members do not see how far others read.
+#[tokio::test]
+async fn settings_and_silence_hold_for_edits_and_marks() {
+    let app = App::new().await;
+    let room = group(&app, &["u-1", "u-2"], json!({})).await;
+    let path = format!("/chatrooms/{room}");
+    let change = async |settings: Value| {
+        let changed = ask(&app, "u-1", "PUT", &path, Some(json!({"settings": settings}))).await.expect(200);
+        changed.body["data"]["settings"].clone()
+    };
+    change(json!({"slowModeSeconds": 7, "receipts": false})).await;
+    let settings = change(json!({"typing": false})).await;
+    assert_eq!((&settings["slowModeSeconds"], &settings["receipts"]), (&json!(7), &json!(false)));
+    assert_eq!(settings["typing"], false);
+    let id = text(&send(&app, "u-2", &room, "mine").await.expect(201).body["data"]["id"]);
+    let shown = ask(&app, "u-2", "GET", &path, None).await.expect(200).body;
+    assert_eq!(shown["data"]["unreadCount"], 0, "its mark is written a little later");
+    let members = ask(&app, "u-1", "GET", &format!("{path}/participants"), None).await.expect(200).body;
+    let two = id_of(&app, "u-2").await;
+    for member in members["data"]["items"].as_array().unwrap() {
+        assert_eq!(member["readNo"].is_null(), member["userId"] == two, "{member}");
+    }
+    let until = (app.hub.clock.now() + chrono::TimeDelta::minutes(5)).to_rfc3339();
+    let silence = json!({"silencedUntil": until});
+    ask(&app, "u-1", "PUT", &format!("{path}/participants/{two}"), Some(silence)).await.expect(200);
+    let edit = json!({"content": "abuse"});
+    ask(&app, "u-2", "PUT", &format!("/messages/{id}"), Some(edit)).await.refused(403, "silenced");
+    app.done().await;
+}
