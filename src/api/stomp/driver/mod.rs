@@ -41,7 +41,6 @@ use live::Live;
 /// The close codes besides the session's own.
 const CLOSE_TOO_LARGE: u16 = 1009;
 const CLOSE_AGAIN: u16 = 1012;
-const CLOSE_SIGN_IN: u16 = 4401;
 const CLOSE_SLOW: u16 = 4408;
 const CLOSE_TOO_MANY: u16 = 4409;
 const CLOSE_FLOOD: u16 = 4429;
@@ -136,6 +135,11 @@ enum Event {
     Stop,
 }
 
+/// Whether the database is away or busy: the client is right, and comes again.
+fn is_away(e: &Error) -> bool {
+    matches!(e, Error::Unavailable(_) | Error::Busy(_))
+}
+
 async fn at(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline.into()).await,
@@ -160,7 +164,7 @@ async fn changed(rooms: &mut Option<Box<UserRooms>>) -> bool {
     }
 }
 
-async fn is_displaced(displaced: &mut Option<oneshot::Receiver<()>>) {
+async fn displacement(displaced: &mut Option<oneshot::Receiver<()>>) {
     if let Some(told) = displaced
         && told.await.is_ok()
     {
@@ -241,7 +245,7 @@ impl Driver {
                 () = at(Some(sockjs_at)) => Event::SockJs,
                 () = at(Some(prove_at)) => Event::Prove,
                 () = at(until) => Event::Expired,
-                () = is_displaced(displaced) => Event::Displaced,
+                () = displacement(displaced) => Event::Displaced,
                 () = hub.shutdown.stopping(), if ends_at.is_none() => Event::Stopping,
                 () = at(*ends_at) => Event::Stop,
             };
@@ -384,14 +388,17 @@ impl Driver {
                 let epoch = self.epoch.clone();
                 self.session.connected(Instant::now(), &user_id, &session_id, &epoch)
             }
-            Err(e) => {
-                let is_over = !matches!(e, Error::Unavailable(_) | Error::Busy(_));
-                let problem = Problem::from(e);
-                match is_over {
-                    true => self.session.refuse_sign_in(problem.reason(), problem.detail()),
-                    false => self.session.error_and_close(CLOSE_AGAIN, problem.reason(), problem.detail()),
-                }
-            }
+            Err(e) => self.end_sign_in(e),
+        }
+    }
+
+    /// Ends the session of a user that may not use the hub, or of whom that cannot be read now: the client then comes
+    /// again with the same token.
+    fn end_sign_in(&mut self, e: Error) -> Vec<Action> {
+        let (is_away, problem) = (is_away(&e), Problem::from(e));
+        match is_away {
+            true => self.session.error_and_close(CLOSE_AGAIN, problem.reason(), problem.detail()),
+            false => self.session.refuse_sign_in(problem.reason(), problem.detail()),
         }
     }
 
@@ -446,10 +453,9 @@ impl Driver {
                 None
             }
             // Whether it may is not known: the next time it is.
-            Err(Error::Unavailable(_)) if was_open => None,
+            Err(e) if was_open && is_away(&e) => None,
             Err(e) => {
-                let problem = Problem::from(e);
-                let actions = self.session.error_and_close(CLOSE_SIGN_IN, problem.reason(), problem.detail());
+                let actions = self.end_sign_in(e);
                 Box::pin(self.act(actions, socket)).await
             }
         }

@@ -9,10 +9,10 @@ use super::super::destination::Topic;
 use super::super::frame;
 use super::super::session::{Action, Position, Subscribe, Subscription};
 use super::super::socket::Socket;
-use super::{CLOSE_AGAIN, CLOSE_SLOW, Driver, End, Feed};
+use super::{CLOSE_AGAIN, CLOSE_SLOW, Driver, End, Feed, is_away};
 use crate::api::inbox::{counts_text, item_text};
 use crate::api::user_rooms::UserRooms;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::flow;
 use crate::flow::room::access::{InRoom, forbidden_for_another, is_visible};
 use crate::flow::stream::OpenRoom;
@@ -27,7 +27,7 @@ impl Driver {
     pub(super) async fn subscribe(&mut self, subscribe: &Subscribe) -> Vec<Action> {
         match self.try_subscribe(subscribe).await {
             Ok(actions) => actions,
-            Err(e @ (Error::Unavailable(_) | Error::Busy(_))) => {
+            Err(e) if is_away(&e) => {
                 let problem = Problem::from(e);
                 self.session.error_and_close(CLOSE_AGAIN, problem.reason(), problem.detail())
             }
