@@ -203,15 +203,6 @@ pub async fn remove(
     let ban = query.parse("ban", "true or false", |text| text.parse::<bool>().ok())?;
     query.close()?;
     let (room_id, user_id) = ids(&path)?;
-    // Who is banned is no member.
-    let lifted = match ban {
-        Some(false) => flow::room::member::lift_ban(&hub, &caller, room_id, user_id).await,
-        _ => Err(Error::NotFound),
-    };
-    if matches!(lifted, Err(Error::NotFound)) {
-        flow::room::member::remove(&hub, &caller, room_id, user_id, ban.unwrap_or(false)).await?;
-    } else {
-        lifted?;
-    }
+    flow::room::member::remove(&hub, &caller, room_id, user_id, ban).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

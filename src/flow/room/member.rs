@@ -133,22 +133,27 @@ pub async fn leave(hub: &Hub, caller: &UserCaller, room_id: Tsid) -> Result<()> 
     Ok(())
 }
 
-/// Removes a member from a room, or oneself. `ban`: it cannot come back.
+/// Removes a member from a room, or oneself. `ban`: Some(true): it cannot come back; Some(false): one that was removed
+/// so can.
 ///
 /// # Errors
 /// As `access::permitted`; `Error::NotFound` if there is no such member; `owner_stays` for the owner.
 /// `Error::Unavailable` if the database fails; it may be removed.
-pub async fn remove(hub: &Hub, caller: &UserCaller, room_id: Tsid, user_id: Tsid, ban: bool) -> Result<()> {
+pub async fn remove(hub: &Hub, caller: &UserCaller, room_id: Tsid, user_id: Tsid, ban: Option<bool>) -> Result<()> {
     if user_id == caller.user_id() {
         return leave(hub, caller, room_id).await;
     }
     let found = access::as_member(hub, caller, room_id).await?;
+    if ban == Some(false) && is_banned(hub, &found.room, user_id).await? {
+        return lift_ban(hub, caller, &found, user_id).await;
+    }
     let member = one(hub, &found.room, user_id).await?;
     if member.role == MemberRole::Owner && found.room.kind == RoomKind::Group {
         return Err(room_refused(409, "owner_stays", "an owner is not removed; it hands over or leaves by itself"));
     }
     access::check(caller, &found, Deed::Remove(member.role))?;
     let mut tx = hub.store.begin().await?;
+    let ban = ban == Some(true);
     let how = if ban { Leaving::Banned } else { Leaving::Removed };
     let taken = take_out(hub, &mut tx, caller.user_id(), &found.room, user_id, how).await?;
     let action = if ban { "member.ban" } else { "member.remove" };
@@ -158,18 +163,18 @@ pub async fn remove(hub: &Hub, caller: &UserCaller, room_id: Tsid, user_id: Tsid
     Ok(())
 }
 
-/// Lets a user that was removed for good come back: it may enter again, and be invited.
-///
-/// # Errors
-/// As `access::permitted`; `Error::NotFound` if the user is not banned. `Error::Unavailable` if the database fails; the
-/// ban may be lifted.
-pub async fn lift_ban(hub: &Hub, caller: &UserCaller, room_id: Tsid, user_id: Tsid) -> Result<()> {
-    let found = access::permitted(hub, caller, room_id, Deed::Remove(MemberRole::Member)).await?;
-    let mut tx = hub.store.begin().await?;
-    if !store::member::lift_ban(&mut *tx, found.room.shard, room_id, user_id).await? {
-        return Err(Error::NotFound);
+async fn is_banned(hub: &Hub, room: &Room, user_id: Tsid) -> Result<bool> {
+    let known = store::member::get(hub.store.api(), room.shard, room.room_id, &[user_id]).await?;
+    Ok(known.first().is_some_and(|member| member.banned_at.is_some()))
+}
+
+/// Lets a user that was removed for good enter again, and be invited.
+async fn lift_ban(hub: &Hub, caller: &UserCaller, found: &InRoom, user_id: Tsid) -> Result<()> {
+    access::check(caller, found, Deed::Remove(MemberRole::Member))?;
+    let (room, mut tx) = (&found.room, hub.store.begin().await?);
+    if store::member::lift_ban(&mut *tx, room.shard, room.room_id, user_id).await? {
+        audit(hub, &mut tx, caller, &entry(caller, room.room_id, "member.lift_ban", user_id)).await?;
     }
-    audit(hub, &mut tx, caller, &entry(caller, room_id, "member.lift_ban", user_id)).await?;
     tx.commit().await?;
     Ok(())
 }
