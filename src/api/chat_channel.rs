@@ -196,7 +196,7 @@ pub async fn make(
 
 #[utoipa::path(get, path = "/api/channels", operation_id = "listChannels", tag = "channels",
     security(("bearer" = [])), params(
-        ("type" = Option<String>, Query, description = "PUBLIC: the open public ones, whoever is in them"),
+        ("type" = Option<String>, Query, description = "PUBLIC: all open public channels, entered or not"),
         ("limit" = Option<i64>, Query, description = "items on a page", minimum = 1, maximum = 200),
         ("cursor" = Option<String>, Query, description = "the `nextCursor` of the previous page, unchanged")),
     responses((status = 200, description = "a page", body = Envelope<Items<ChannelShape>>)))]
