@@ -1,15 +1,14 @@
 //! Live connections: every event of a user's stream once and in order, on every process, or a reset.
 
 use notihub::flow::stream::{send_due, sweep};
-use notihub::hub::Hub;
 use notihub::store::listen::Topic;
 use notihub::worker::{hints, streams};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::inbox::{Live, serve};
+use crate::inbox::Live;
 use crate::support::app::App;
-use crate::support::hubs::{another, stop};
+use crate::support::hubs::{another, start_live, stop, two_live};
 use crate::support::wait::until;
 
 /// A user's own access token, as its partner's server asks for one.
@@ -27,22 +26,12 @@ fn stream(app: &App, address: std::net::SocketAddr, token: &str, last: Option<&s
     }
 }
 
-/// The loops of a process with live connections.
-fn start_loops(hub: &Hub) {
-    streams::start_hints(hub);
-    streams::start_reading(hub);
-    hints::start_listening(hub, vec![Topic::Streams, Topic::Users, Topic::Echo]);
-}
-
 /// S2-18, S4-74, S4-208, L3, L4, L8: a client of each of two processes gets each item and change once and in order,
 /// with absolute counts; one that was away resumes at the other process with exactly what it missed.
 #[tokio::test]
 async fn live_clients_of_two_processes_agree_and_resume_anywhere() {
     let app = App::new().await;
-    let other = another(&app).await;
-    let there = serve(&other).await;
-    start_loops(&app.hub);
-    start_loops(&other);
+    let (other, there) = two_live(&app).await;
     let token = token(&app, "u-1").await;
     let mut here = Live::open(stream(&app, app.address, &token, None)).await;
     let mut away = Live::open(stream(&app, there, &token, None)).await;
@@ -250,7 +239,7 @@ async fn page_of_an_allowed_origin_is_admitted() {
 #[tokio::test]
 async fn client_that_reads_nothing_costs_no_other_client_anything() {
     let app = App::new().await;
-    start_loops(&app.hub);
+    start_live(&app.hub);
     let (slow, quick) = (token(&app, "u-slow").await, token(&app, "u-1").await);
     let mut quick = Live::open(stream(&app, app.address, &quick, None)).await;
     quick.expect("counts").await;

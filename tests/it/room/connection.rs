@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::stomp::{Client, start_loops, two};
+use super::stomp::{Client, two};
 use super::{ask, group, id_of, send, text};
 use crate::support::app::App;
-use crate::support::hubs::another;
+use crate::support::hubs::{start_live, two_live};
 use crate::support::wait::until;
 use crate::user::{subscriber, user_key};
 
@@ -14,10 +14,7 @@ use crate::user::{subscriber, user_key};
 #[tokio::test]
 async fn statuses_reach_the_senders_other_connections() {
     let app = App::new().await;
-    let other = another(&app).await;
-    let there = crate::inbox::serve(&other).await;
-    start_loops(&app.hub);
-    start_loops(&other);
+    let (_other, there) = two_live(&app).await;
     let (room, one, two) = two(&app).await;
     let status = format!("/topic/message/status/{room}");
     let (mut here, mut also) = (Client::connect(app.address, &one).await, Client::connect(there, &one).await);
@@ -53,7 +50,7 @@ async fn statuses_reach_the_senders_other_connections() {
 #[tokio::test]
 async fn room_that_is_not_looked_at_is_news() {
     let app = App::new().await;
-    start_loops(&app.hub);
+    start_live(&app.hub);
     let (room, _, two) = two(&app).await;
     let second = group(&app, &["u-1", "u-2"], json!({})).await;
     let mut client = Client::connect(app.address, &two).await;
@@ -92,7 +89,7 @@ async fn room_that_is_not_looked_at_is_news() {
 #[tokio::test]
 async fn others_see_a_user_come_and_go() {
     let app = App::new().await;
-    start_loops(&app.hub);
+    start_live(&app.hub);
     let (room, one, two) = two(&app).await;
     let one_id = id_of(&app, "u-1").await;
     let mut watcher = Client::connect(app.address, &two).await;
@@ -146,7 +143,7 @@ async fn others_see_a_user_come_and_go() {
 #[tokio::test]
 async fn user_that_does_nothing_is_away() {
     let app = App::new().await;
-    start_loops(&app.hub);
+    start_live(&app.hub);
     let (room, one, _) = two(&app).await;
     let one_id = id_of(&app, "u-1").await;
     let mut client = Client::connect(app.address, &one).await;
@@ -174,7 +171,7 @@ async fn user_that_does_nothing_is_away() {
 #[tokio::test]
 async fn user_has_at_most_ten_sockets() {
     let app = App::new().await;
-    start_loops(&app.hub);
+    start_live(&app.hub);
     let (room, _, two) = two(&app).await;
     let key = user_key(&app, app.partner.partner_id, 60).await;
     let one = subscriber(&app, app.partner.partner_id, &key, "u-1");
@@ -242,7 +239,7 @@ async fn page_of_another_origin_connects_if_it_is_allowed() {
 #[tokio::test]
 async fn user_that_came_back_gets_what_was_written_since() {
     let app = App::new().await;
-    start_loops(&app.hub);
+    start_live(&app.hub);
     let (room, _, two) = two(&app).await;
     let two_id = id_of(&app, "u-2").await;
     let topic = format!("/topic/rooms/{room}");
@@ -284,7 +281,7 @@ async fn user_that_came_back_gets_what_was_written_since() {
 #[tokio::test]
 async fn removed_member_gets_nothing_more_of_any_kind() {
     let app = App::new().await;
-    start_loops(&app.hub);
+    start_live(&app.hub);
     let (room, one, two) = two(&app).await;
     let two_id = id_of(&app, "u-2").await;
     let mut typist = Client::connect(app.address, &one).await;

@@ -13,8 +13,9 @@ use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::room::send;
-use crate::room::stomp::{start_loops, two};
+use crate::room::stomp::two;
 use crate::support::app::App;
+use crate::support::hubs::start_live;
 use crate::support::wait::PATIENCE;
 
 /// Carries the bytes of TCP connections in messages of the hub's WebSocket, few in each, so that frames are cut
@@ -63,7 +64,7 @@ async fn next(events: &mut Subscription) -> (Frame, Value) {
 #[tokio::test]
 async fn iridium_stomp_talks_through_a_pipe() {
     let app = App::new().await;
-    start_loops(&app.hub);
+    start_live(&app.hub);
     let address = pipe(app.address).await;
     let (room, one, two) = two(&app).await;
     let (writer, reader) = (connect(address, &one).await, connect(address, &two).await);

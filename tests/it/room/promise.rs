@@ -10,10 +10,10 @@ use notihub::worker::{hints, streams};
 use serde_json::json;
 
 use crate::inbox::serve;
-use crate::room::stomp::{Client, start_loops, two};
+use crate::room::stomp::{Client, two};
 use crate::room::{send, send_at};
 use crate::support::app::App;
-use crate::support::hubs::{another, stop};
+use crate::support::hubs::{another, stop, two_live};
 use crate::support::sql::rows_by_table;
 use crate::support::wait::until;
 
@@ -86,10 +86,7 @@ const SHORT: i64 = 270;
 #[tokio::test]
 async fn client_that_never_reads_costs_its_own_connection_alone() {
     let app = App::with(&["--user-sends=1000", "--room-sends=1000"]).await;
-    let other = another(&app).await;
-    let there = serve(&other).await;
-    start_loops(&app.hub);
-    start_loops(&other);
+    let (other, there) = two_live(&app).await;
     let (room, one, two) = two(&app).await;
     let topic = format!("/topic/rooms/{room}");
     let mut slow = Client::connect_narrow(app.address, &two).await;
@@ -146,10 +143,7 @@ async fn client_that_never_reads_costs_its_own_connection_alone() {
 #[tokio::test]
 async fn typing_and_looking_leave_no_row() {
     let app = App::new().await;
-    let other = another(&app).await;
-    let there = serve(&other).await;
-    start_loops(&app.hub);
-    start_loops(&other);
+    let (other, there) = two_live(&app).await;
     let (room, one, two) = two(&app).await;
     let mut here = Client::connect(app.address, &one).await;
     let mut away = Client::connect(there, &two).await;

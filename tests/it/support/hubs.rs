@@ -1,5 +1,6 @@
 //! Several hubs on one database, and the steps of a worker called one by one.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use chrono::DateTime;
@@ -15,7 +16,9 @@ use notihub::model::lane::Lane;
 use notihub::model::watermark::PlannedClaim;
 use notihub::shutdown::Shutdown;
 use notihub::store::delivery::ClaimRequest;
+use notihub::store::listen::Topic;
 use notihub::store::{self, PoolSizes};
+use notihub::worker::{hints, streams};
 use serde_json::{Value, json};
 use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
@@ -171,4 +174,21 @@ impl App {
         let items = timeline.body["items"].as_array().unwrap().iter().filter(|e| e["what"] == "event");
         items.map(|e| e["detail"].as_str().unwrap().to_owned()).collect()
     }
+}
+
+/// Starts the loops of a process with live connections.
+pub fn start_live(hub: &Hub) {
+    streams::start_hints(hub);
+    streams::start_reading(hub);
+    streams::start_live_notes(hub);
+    hints::start_listening(hub, vec![Topic::Streams, Topic::Live, Topic::Users, Topic::Echo]);
+}
+
+/// A second process that serves live connections, as the first one then does, too. Returns its hub and address.
+pub async fn two_live(app: &App) -> (Hub, SocketAddr) {
+    let other = another(app).await;
+    let there = crate::inbox::serve(&other).await;
+    start_live(&app.hub);
+    start_live(&other);
+    (other, there)
 }
