@@ -1,5 +1,5 @@
--- Moves marks of members forward, never back; a member that has read a message was handed it, too. Returns those whose
--- read mark moved.
+-- Moves marks of members forward, never back, to numbers of messages that there are; a member that has read a message
+-- was handed it, too. Returns those whose read mark moved.
 -- One each per mark: $1 shard[], $2 room_id[], $3 user_id[], $4 read up to this no[], $5 handed up to this no[].
 -- For all: $6 now, $7 whether to keep when it was read.
 with given as materialized (
@@ -7,16 +7,8 @@ with given as materialized (
     as g(shard, room_id, user_id, read_no, delivered_no)
 ),
 needed as materialized (
-  select g.shard, g.room_id, g.user_id, least(g.read_no, h.no) as read_no,
-    least(greatest(g.delivered_no, g.read_no), h.no) as delivered_no
+  select g.shard, g.room_id, g.user_id, g.read_no, greatest(g.delivered_no, g.read_no) as delivered_no
   from given g
-  cross join lateral (
-    select h.no
-    from room_heads h
-    where h.shard = g.shard and h.room_id between g.room_id and g.room_id
-    order by h.room_id
-    limit 1
-  ) h
   cross join lateral (
     select m.left_at
     from members m

@@ -1,6 +1,5 @@
 -- Locks the head of a room: what happens in a room is numbered one by one.
 -- $1 shard, $2 room_id.
-select seq, no, last_seq, last_id, last_sender_id, members, most_members
-from room_heads
-where shard = $1 and room_id = $2
-for no key update
+select seq as "seq!", no as "no!", last_seq as "last_seq!", last_id as "last_id!", last_sender_id, members as "members!",
+  most_members as "most_members!"
+from lock_room_heads(array[$1::smallint], array[$2::bigint])

@@ -4,9 +4,9 @@
 select m.room_id,
   case when h.last_sender_id = m.user_id then 0
     else greatest(0, h.no - greatest(m.read_no, m.from_no)) end as "unread!",
-  h.seq, h.no, h.last_seq, m.from_no
+  h.seq as "seq!", h.no as "no!", h.last_seq as "last_seq!", m.from_no
 from members m
-join room_heads h on h.shard = m.shard and h.room_id = m.room_id
+join current_room_heads h on h.shard = m.shard and h.room_id = m.room_id
 where m.user_id = $2 and m.shard = $1 and m.left_at is null and m.hidden_no < h.no
 order by h.last_id desc
 limit $3

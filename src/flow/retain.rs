@@ -84,7 +84,14 @@ async fn delete_old_chat(hub: &Hub) -> Result<()> {
     for room in store::room::with_retention(db).await? {
         let below = Tsid::floor(now - TimeDelta::days(i64::from(room.days)));
         let key = (room.shard, room.room_id);
-        until_none(|| chat_message::delete_old(db, key, below, limits::HOUSEKEEPING_BATCH)).await?;
+        until_none(|| async move {
+            let mut tx = hub.store.begin().await?;
+            store::room::lock(&mut tx, key.0, key.1).await?;
+            let n = chat_message::delete_old(&mut *tx, key, below, limits::HOUSEKEEPING_BATCH).await?;
+            tx.commit().await?;
+            Ok(n)
+        })
+        .await?;
     }
     Ok(())
 }

@@ -136,9 +136,8 @@ pub struct Sent {
     pub no: i64,
 }
 
-/// Writes messages, in one statement. Returns the numbers of those that were written: not of those that are there
-/// already, nor of those whose sender may not write. None if two of them have one tempId, or another transaction wrote
-/// one of them at the same moment: nothing was written, and the next call finds it.
+/// Writes messages, in one statement. Returns the numbers of those that were written: not of those whose sender may not
+/// write. None if one of them is there already with its tempId, or two of them have one: nothing was written.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached, or another transaction holds a head for longer than the lock
@@ -166,6 +165,21 @@ pub async fn send(db: impl Db<'_>, messages: &[&NewChatMessage], now: DateTime<U
         Err(sqlx::Error::Database(e)) if e.is_unique_violation() => Ok(None),
         Err(e) => Err(e.into()),
     }
+}
+
+/// Which of these messages are there already with their tempIds, or stand before in the list: their places in it.
+///
+/// # Errors
+/// `Error::Unavailable` if the database cannot be reached or does not answer in time.
+pub async fn repeated(db: impl Db<'_>, messages: &[&NewChatMessage]) -> Result<Vec<usize>> {
+    let places = sqlx::query_file_scalar!(
+        "sql/chat_message/repeated.sql",
+        &messages.iter().map(|m| m.shard).collect::<Vec<_>>(),
+        &messages.iter().map(|m| m.room_id.0).collect::<Vec<_>>(),
+        &messages.iter().map(|m| m.sender_id.0).collect::<Vec<_>>(),
+        &messages.iter().map(|m| m.temp_id.clone()).collect::<Vec<_>>() as &[Option<String>],
+    );
+    Ok(places.fetch_all(db).await?.into_iter().filter_map(|place| usize::try_from(place).ok()).collect())
 }
 
 /// The message that a sender wrote with this tempId.
@@ -283,14 +297,15 @@ pub async fn reads(
     Ok(found.await?.into_iter().map(|r| (Tsid(r.user_id), r.read_at)).collect())
 }
 
-/// Deletes up to `rows` of a room's messages that were written before `below`. Returns how many.
+/// Deletes up to `rows` of a room's messages that were written before `below`. Returns how many. The caller holds the
+/// lock of the room's head.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
 /// statement may have committed.
 pub async fn delete_old(db: impl Db<'_>, room: (i16, Tsid), below: Tsid, rows: i64) -> Result<u64> {
-    let deleted = sqlx::query_file!("sql/chat_message/delete_old.sql", room.0, room.1.0, below.0, rows);
-    Ok(deleted.execute(db).await?.rows_affected())
+    let deleted = sqlx::query_file_scalar!("sql/chat_message/delete_old.sql", room.0, room.1.0, below.0, rows);
+    Ok(deleted.fetch_one(db).await?.unsigned_abs())
 }
 
 /// Deletes up to `rows` former contents of messages that were replaced before `before`. Returns how many.

@@ -259,8 +259,8 @@ pub struct NewMark {
     pub delivered_no: i64,
 }
 
-/// Moves marks forward, never back and never beyond the last message. Keeps when it was read, if `keep`. Returns those
-/// whose read mark moved: (shard, room, user, read up to).
+/// Moves marks forward, never back. They are numbers of messages that there are. Keeps when it was read, if `keep`.
+/// Returns those whose read mark moved: (shard, room, user, read up to).
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached, or another transaction holds a row for longer than the lock

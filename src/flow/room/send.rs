@@ -140,13 +140,21 @@ async fn write_group(hub: &Hub, group: Vec<ChatRequest>) {
         Err(Error::Unavailable(why)) => {
             group.into_iter().for_each(|request| request.answer(Err(Error::Unavailable(why.clone()))));
         }
-        // Two of one tempId, or one that the database refuses: each is written by itself.
+        // Some are there already, or one is refused by the database. The others are written without them.
         Ok(None) | Err(_) if group.len() > 1 => {
-            for request in group {
-                Box::pin(write_group(hub, vec![request])).await;
+            let (repeated, others) = without_repeated(hub, group).await;
+            if repeated.is_empty() {
+                for request in others {
+                    Box::pin(write_group(hub, vec![request])).await;
+                }
+                return;
+            }
+            repeated.into_iter().for_each(|request| request.answer(Ok(None)));
+            if !others.is_empty() {
+                Box::pin(write_group(hub, others)).await;
             }
         }
-        // Another process wrote it at the same moment.
+        // It is there already.
         Ok(None) => group.into_iter().for_each(|request| request.answer(Ok(None))),
         Err(e) => {
             if let Error::Refused(Refusal { detail, .. }) = &e {
@@ -158,6 +166,17 @@ async fn write_group(hub: &Hub, group: Vec<ChatRequest>) {
             }
         }
     }
+}
+
+/// Divides a group into messages that are there already and others.
+async fn without_repeated(hub: &Hub, group: Vec<ChatRequest>) -> (Vec<ChatRequest>, Vec<ChatRequest>) {
+    let messages: Vec<&NewChatMessage> = group.iter().map(|request| &request.message).collect();
+    // If they cannot be read, none is known, and each is written by itself.
+    let places = chat_message::repeated(hub.store.engine(), &messages).await.unwrap_or_default();
+    let (repeated, others): (Vec<_>, Vec<_>) =
+        group.into_iter().enumerate().partition(|(place, _)| places.contains(place));
+    let requests = |of: Vec<(usize, ChatRequest)>| of.into_iter().map(|(_, request)| request).collect();
+    (requests(repeated), requests(others))
 }
 
 async fn write(hub: &Hub, group: &[ChatRequest]) -> Result<Option<Vec<Sent>>> {

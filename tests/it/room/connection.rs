@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::stomp::{Client, two};
 use super::{ask, group, id_of, send, text};
 use crate::support::app::App;
+use crate::support::database::allow_sessions;
 use crate::support::hubs::{start_live, two_live};
 use crate::support::wait::until;
 use crate::user::{subscriber, user_key};
@@ -78,7 +79,7 @@ async fn room_that_is_not_looked_at_is_news() {
     client.subscribe("h", "/user/queue/sync", &[]).await;
     let heads = client.message("h").await.json();
     let of_room = heads["heads"].as_array().unwrap().iter().find(|head| head["stream"] == format!("room:{room}"));
-    let head = app.count("select seq from room_heads order by room_id limit 1").await;
+    let head = app.count("select seq from current_room_heads order by room_id limit 1").await;
     assert_eq!(of_room.unwrap()["seq"], head, "{heads}");
     assert!(!text(&heads["epoch"]).is_empty());
     app.done().await;
@@ -327,5 +328,34 @@ async fn message_that_is_too_large_ends_the_connection() {
     client.call("/app/chat", json!({"roomId": room, "content": "x".repeat(70_000)})).await;
     assert_eq!(client.end().await, Some(1009));
     assert_eq!(app.count("select count(*) from chat_messages").await, 0);
+    app.done().await;
+}
+
+/// S4-43, ST-22: while the database is away, a client that connects or subscribes is asked to come again, and not to
+/// sign in: with the same token it does.
+#[tokio::test]
+async fn database_that_is_away_asks_clients_to_come_again() {
+    let app = App::new().await;
+    let (room, one, _) = two(&app).await;
+    let topic = format!("/topic/rooms/{room}");
+    let mut connected = Client::connect(app.address, &one).await;
+    let mut connecting = Client::open(app.address, "/ws/chat").await;
+    allow_sessions(&app.url, false).await;
+    let bearer = format!("Bearer {one}");
+    let headers = [("accept-version", "1.2"), ("host", "x"), ("Authorization", bearer.as_str())];
+    connecting.write("CONNECT", &headers, "").await;
+    connected.write("SUBSCRIBE", &[("id", "e"), ("destination", &topic)], "").await;
+    for mut client in [connecting, connected] {
+        let answer = client.next().await;
+        assert_eq!((answer.command.as_str(), answer.header("message")), ("ERROR", "database_unavailable"), "{answer:?}");
+        assert_eq!(client.end().await, Some(1012));
+    }
+    allow_sessions(&app.url, true).await;
+    until("the same token connects again", async || {
+        let mut again = Client::open(app.address, "/ws/chat").await;
+        again.write("CONNECT", &headers, "").await;
+        again.next().await.command == "CONNECTED"
+    })
+    .await;
     app.done().await;
 }

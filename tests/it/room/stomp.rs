@@ -47,7 +47,7 @@ fn frame(command: &str, headers: &[(&str, &str)], body: &str) -> String {
 }
 
 impl Client {
-    async fn open(address: SocketAddr, path: &str) -> Client {
+    pub(super) async fn open(address: SocketAddr, path: &str) -> Client {
         Client::over(TcpStream::connect(address).await.unwrap(), address, path).await
     }
 

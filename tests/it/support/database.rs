@@ -95,6 +95,18 @@ async fn create(name: &str, how: &str) {
     sqlx::raw_sql(sqlx::AssertSqlSafe(ddl)).execute(&mut conn).await.expect("a database");
 }
 
+/// Takes sessions with a database, or ends those that there are and takes none.
+pub async fn allow_sessions(url: &str, allowed: bool) {
+    let mut conn = PgConnection::connect(&server_url()).await.expect("the test server");
+    let name = name_of(url);
+    let allow = format!("alter database {name} allow_connections {allowed}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(allow)).execute(&mut conn).await.expect("a superuser");
+    if !allowed {
+        let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = $1";
+        sqlx::query(end).bind(name).execute(&mut conn).await.expect("a superuser");
+    }
+}
+
 fn name_of(url: &str) -> String {
     let (before, _) = url.split_once('?').unwrap_or((url, ""));
     before.rsplit('/').next().expect("a database in the URL").to_owned()

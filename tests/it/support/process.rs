@@ -313,13 +313,13 @@ pub async fn ask(request: reqwest::RequestBuilder) -> Option<(u16, Value)> {
     Some((status, serde_json::from_str(&response.text().await.ok()?).unwrap_or(Value::Null)))
 }
 
-/// Posts JSON.
 /// What is no JSON.
 pub async fn text(http: &reqwest::Client, address: SocketAddr, path: &str) -> (u16, String) {
     let answer = http.get(format!("http://{address}{path}")).send().await.expect("an answer");
     (answer.status().as_u16(), answer.text().await.expect("text"))
 }
 
+/// Posts JSON.
 pub async fn post(http: &reqwest::Client, address: SocketAddr, path: &str, body: &Value) -> Option<(u16, Value)> {
     let request = http.post(format!("http://{address}{path}")).header("content-type", "application/json");
     ask(request.body(body.to_string())).await
