@@ -1,28 +1,64 @@
 -- A message updates no row: its number follows those of the room's last message and last other event, under the lock of
--- the room's head. A row that every message updates grows a chain of versions while an old snapshot is held, and every
--- writer walks it. Processes of the version before move the head alone: beside these they refuse messages, and lose none.
+-- the room's head, and its sender has read the room up to it without a mark. A row that every message updates grows a
+-- chain of versions while an old snapshot is held, and every writer walks it. Processes of the version before move the
+-- head alone: beside these they refuse messages, and lose none.
 
 comment on column room_heads.seq is 'At least the number of the last event that is not a message.';
 comment on column room_heads.no is 'At least the number of the last message that retention deleted; so are last_*.';
+comment on column room_heads.last_sender_id is 'Not used any more.';
 
 -- Heads with the numbers of the last message.
 create view current_room_heads as
 select h.shard, h.room_id, greatest(h.seq, c.seq) as seq, greatest(h.no, c.no) as no,
-  greatest(h.last_seq, c.seq) as last_seq, greatest(h.last_id, c.chat_id) as last_id,
-  case when c.seq >= h.last_seq then c.sender_id else h.last_sender_id end as last_sender_id, h.members,
-  h.most_members, h.is_open, h.is_individual, h.admins_write, h.slow_mode_s
+  greatest(h.last_seq, c.seq) as last_seq, greatest(h.last_id, c.chat_id) as last_id, h.members, h.most_members,
+  h.is_open, h.is_individual, h.admins_write, h.slow_mode_s
 from room_heads h
 left join lateral (
-  select m.seq, m.no, m.chat_id, m.sender_id
+  select m.seq, m.no, m.chat_id
   from chat_messages m
   where m.shard = h.shard and m.room_id = h.room_id
   order by m.seq desc
   limit 1
 ) c on true;
 
--- Locks the heads of rooms in the order in which they are given, and returns them as they are then: after the locks a new
--- snapshot shows what their holders before have committed. A lock makes no version of a row. A room that there is not has
--- no row.
+-- The last message of each sender in a room. The sender leads: a search by room alone is then not planned by it.
+create index idx_chat_message_sender on chat_messages (sender_id, room_id, no, shard);
+
+-- The time that an id begins with.
+create function time_of_id(id bigint)
+returns timestamptz
+language sql
+stable
+return timestamptz '2020-01-01 00:00:00Z' + (id >> 22) * interval '1 millisecond';
+
+-- Members with how far they have read: up to their last mark, or to their own last message.
+create view current_members as
+select m.shard, m.room_id, m.user_id, m.role, m.joined_at, m.from_no, greatest(m.read_no, c.no) as read_no,
+  greatest(m.delivered_no, c.no) as delivered_no,
+  case when c.no > m.read_no then time_of_id(c.chat_id) else m.read_at end as read_at, m.hidden_no, m.left_at,
+  m.left_seq, m.banned_at, m.notify, m.muted_until, m.silenced_until
+from members m
+left join lateral (
+  select c.no, c.chat_id
+  from chat_messages c
+  where c.room_id = m.room_id and c.sender_id = m.user_id and c.shard = m.shard
+  order by c.no desc
+  limit 1
+) c on true;
+
+create or replace view chat_message_read_by_user as
+select k.room_id as channel_id, c.seq as message_seq, k.user_id, min(k.read_at) as read_at
+from (
+  select shard, room_id, user_id, up_to_no, read_at from read_marks
+  union all
+  select shard, room_id, sender_id, no, time_of_id(chat_id) from chat_messages
+) k
+join chat_messages c on c.shard = k.shard and c.room_id = k.room_id and c.no <= k.up_to_no and c.sender_id <> k.user_id
+group by k.room_id, c.seq, k.user_id;
+
+-- Locks the heads of rooms in the order in which they are given, and returns them as they are then: after the locks a
+-- new snapshot shows what their holders before have committed. A lock makes no version of a row. A room that there is
+-- not has no row.
 create function lock_room_heads(shards smallint[], room_ids bigint[])
 returns setof current_room_heads
 language plpgsql

@@ -8,9 +8,17 @@ with given as materialized (
 )
 select g.place as "place!"
 from given g
-where exists (
-    select from chat_messages c
-    where c.room_id = g.room_id and c.sender_id = g.sender_id and c.temp_id = g.temp_id and c.shard = g.shard)
+-- As the first of a range of one key: while the table grows from nothing, equality may be planned as a search through
+-- all messages of the sender.
+left join lateral (
+  select c.seq
+  from chat_messages c
+  where c.room_id = g.room_id and c.sender_id = g.sender_id and c.temp_id between g.temp_id and g.temp_id
+    and c.temp_id is not null and c.shard = g.shard
+  order by c.temp_id
+  limit 1
+) c on true
+where c.seq is not null
   or exists (
     select from given o
     where o.room_id = g.room_id and o.sender_id = g.sender_id and o.temp_id = g.temp_id and o.place < g.place)

@@ -1,6 +1,6 @@
--- A room has its head, and as many members as the head says; a message that came after the one that the head names has a
--- higher number among the messages, and messages are numbered without a gap (the oldest may be deleted); no member has
--- read further than there are messages; a room of two has two members. Returns the room.
+-- A room has its head, and as many members as the head says; a message that came after the one that the head names has
+-- a higher number among the messages, and messages are numbered without a gap (the oldest may be deleted); no member
+-- has read further than there are messages; a room of two has two members. Returns the room.
 with counted as (
   select shard, room_id, count(*) filter (where left_at is null) as n, max(greatest(read_no, delivered_no)) as read_no
   from members
@@ -13,8 +13,9 @@ lasts as (
 )
 select r.room_id as "message_id!", 0::smallint as "no!",
   format('the head says %s members, there are %s; the last message is %s with number %s (%s missing), the head '
-    'says %s with %s; the highest mark is %s', coalesce(h.members::text, 'nothing'), coalesce(m.n, 0), coalesce(c.seq, 0),
-    coalesce(c.no, 0), coalesce(c.missing, 0), h.last_seq, h.no, coalesce(m.read_no, 0)) as "found!"
+    'says %s with %s; the highest mark is %s', coalesce(h.members::text, 'nothing'), coalesce(m.n, 0),
+    coalesce(c.seq, 0), coalesce(c.no, 0), coalesce(c.missing, 0), h.last_seq, h.no, coalesce(m.read_no, 0))
+    as "found!"
 from rooms r
 left join partners p on p.partner_id = r.partner_id
 left join room_heads h on h.shard = r.shard and h.room_id = r.room_id

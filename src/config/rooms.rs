@@ -11,7 +11,7 @@ pub struct Rooms {
     #[arg(
         long,
         env = "NOTIHUB_CHAT_WRITERS",
-        default_value_t = 4,
+        default_value_t = 2,
         value_name = "N",
         value_parser = clap::value_parser!(u16).range(1..=16)
     )]

@@ -112,7 +112,6 @@ pub struct RoomHead {
     pub last_seq: i64,
     /// The id of the last message, or the room's while there is none. Its time is that of the last activity.
     pub last_id: Tsid,
-    pub last_sender_id: Option<Tsid>,
     pub members: i32,
     pub most_members: i32,
 }
@@ -250,12 +249,8 @@ impl Member {
         self.left_at.is_none()
     }
 
-    /// How many messages it has not read in a room with this head. The sender of the last message has read all: its
-    /// mark is written a little later.
+    /// How many messages it has not read in a room with this head.
     pub fn unread(&self, head: &RoomHead) -> i64 {
-        if head.last_sender_id == Some(self.user_id) {
-            return 0;
-        }
         (head.no - self.read_no.max(self.from_no)).max(0)
     }
 }

@@ -197,8 +197,7 @@ pub async fn find_temp(
     Ok(row.fetch_optional(db).await?.map(|r| row!(r)))
 }
 
-/// When a user last wrote in a room, if that is among the last 2,000 events. `seq`: the number of the room's last
-/// event.
+/// When a user last wrote in a room.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time.
@@ -207,10 +206,9 @@ pub async fn last_sent_at(
     shard: i16,
     room_id: Tsid,
     sender_id: Tsid,
-    seq: i64,
 ) -> Result<Option<DateTime<Utc>>> {
-    let last = sqlx::query_file_scalar!("sql/chat_message/last_of_sender.sql", shard, room_id.0, sender_id.0, seq);
-    Ok(last.fetch_one(db).await?.map(|chat_id| Tsid(chat_id).time()))
+    let last = sqlx::query_file_scalar!("sql/chat_message/last_of_sender.sql", shard, room_id.0, sender_id.0);
+    Ok(last.fetch_optional(db).await?.map(|chat_id| Tsid(chat_id).time()))
 }
 
 /// One message.

@@ -33,7 +33,6 @@ macro_rules! room {
                 no: r.no,
                 last_seq: r.last_seq,
                 last_id: Tsid(r.last_id),
-                last_sender_id: r.last_sender_id.map(Tsid),
                 members: r.members,
                 most_members: r.most_members,
             },
@@ -191,7 +190,6 @@ pub async fn lock(tx: &mut Conn, shard: i16, room_id: Tsid) -> Result<RoomHead> 
         no: r.no,
         last_seq: r.last_seq,
         last_id: Tsid(r.last_id),
-        last_sender_id: r.last_sender_id.map(Tsid),
         members: r.members,
         most_members: r.most_members,
     })

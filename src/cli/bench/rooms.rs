@@ -197,49 +197,44 @@ async fn second_process(bed: &RoomBed) -> Result<(tokio::process::Child, String)
     Ok((second, address.to_string()))
 }
 
-/// Measures messages stored a second while a session holds an old snapshot, after a control without one.
+/// Measures messages stored a second while a session holds an old snapshot, and in another database without one, in
+/// turns, so that other load on the machine affects both.
 ///
 /// # Errors
 /// Any error of the testbed or the load. Figures that were added before stay.
 pub async fn pinned(run: &mut Run<'_>) -> Result<()> {
+    const TURN_S: u64 = 4;
     run.name = "rooms-pinned";
-    let control = first_and_last_sixth(run, false).await?;
-    let held = first_and_last_sixth(run, true).await?;
-    let share = |(first, last): (f64, f64)| last / first * 100.0;
-    run.figure("without a snapshot: saved in the first sixth", control.0, "/s");
-    run.figure("without a snapshot: saved in the last sixth", control.1, "/s");
-    run.figure("without a snapshot: last of first", share(control), "%");
-    run.figure("saved in the first sixth", held.0, "/s");
-    run.figure("saved in the last sixth", held.1, "/s");
-    run.figure("last sixth with the snapshot, of without", held.1 / control.1 * 100.0, "%");
-    run.goal("last of first", share(held), "%", Goal::AtLeast(90.0));
-    Ok(())
-}
-
-/// Sends at full speed for `pinned_seconds`, with or without an old snapshot held. Returns the messages a second in the
-/// first sixth of the time, without its first second, and in the last.
-async fn first_and_last_sixth(run: &mut Run<'_>, held: bool) -> Result<(f64, f64)> {
-    let mut bed = RoomBed::start(run, SENDERS, 0, run.sizes.rooms).await?;
-    let mut talkers = bed.talkers().await?;
-    let pin = if held { Some(bench::hold_snapshot(&bed.bed.hub.store).await?) } else { None };
-    let seconds = run.sizes.pinned_seconds;
-    let what = if held { "an old snapshot is held" } else { "no snapshot is held" };
-    run.say(&format!("{what} for {seconds} s"));
-    let sending = Sending { senders: SENDERS, rooms: bed.people.rooms, seconds, rate: 0, listeners: 0 };
-    let talked = bed.send(run, &mut talkers, sending).await?;
-    let (rate, series) = sent_rate(&talked);
-    let part = (series.len() / 6).max(1);
-    let mean = |s: &[f64]| s.iter().sum::<f64>() / s.len().max(1) as f64;
-    // The first second fills caches and pools.
-    let sixths = (mean(&series[1..=part]), mean(&series[series.len() - part..]));
-    if held {
-        run.rate("saved", (rate, series), None);
-        run.figure("dead rows while pinned", bench::dead_rows(bed.bed.hub.store.api()).await? as f64, "rows");
+    let mut free = RoomBed::start(run, SENDERS, 0, run.sizes.rooms).await?;
+    let mut held = RoomBed::start(run, SENDERS, 0, run.sizes.rooms).await?;
+    let (mut to_free, mut to_held) = (free.talkers().await?, held.talkers().await?);
+    saved(run, &mut free, &mut to_free, WARM_UP_S).await?;
+    saved(run, &mut held, &mut to_held, WARM_UP_S).await?;
+    let pin = bench::hold_snapshot(&held.bed.hub.store).await?;
+    let turns = usize::try_from(run.sizes.pinned_seconds / TURN_S).unwrap_or(0).max(6);
+    run.say(&format!("{turns} turns of {TURN_S} s each, without and with an old snapshot"));
+    let (mut of_free, mut of_held) = (Vec::new(), Vec::new());
+    for _ in 0..turns {
+        of_free.push(saved(run, &mut free, &mut to_free, TURN_S).await?);
+        of_held.push(saved(run, &mut held, &mut to_held, TURN_S).await?);
     }
-    drop(pin);
-    drop(talkers);
-    bed.clear(run).await?;
-    Ok(sixths)
+    let sixth = turns / 6;
+    let mean = |s: &[f64]| s.iter().sum::<f64>() / s.len() as f64;
+    let first = (mean(&of_free[..sixth]), mean(&of_held[..sixth]));
+    let last = (mean(&of_free[turns - sixth..]), mean(&of_held[turns - sixth..]));
+    run.figure("dead rows while pinned", bench::dead_rows(held.bed.hub.store.api()).await? as f64, "rows");
+    for (when, (free, held)) in [("first", first), ("last", last)] {
+        run.figure(format!("saved without a snapshot, {when} sixth"), free, "/s");
+        run.figure(format!("saved with it, {when} sixth"), held, "/s");
+    }
+    run.figure("last of first, without a snapshot", last.0 / first.0 * 100.0, "%");
+    run.figure("last of first, with it", last.1 / first.1 * 100.0, "%");
+    // What time alone changes, in the tables and on the machine, is in both.
+    let share = (last.1 / first.1) / (last.0 / first.0) * 100.0;
+    run.goal("last of first, with it of without", share, "%", Goal::AtLeast(90.0));
+    drop((pin, to_free, to_held));
+    free.clear(run).await?;
+    held.clear(run).await
 }
 
 /// Measures messages stored a second with many older ones in the tables and without them, in turns, so that other load

@@ -82,15 +82,7 @@ pub async fn make(hub: &Hub, caller: &UserCaller, new: NewRoom) -> Result<(Tsid,
         created_at: now,
         updated_at: now,
         closed_at: None,
-        head: RoomHead {
-            seq: 0,
-            no: 0,
-            last_seq: 0,
-            last_id: room_id,
-            last_sender_id: None,
-            members: 0,
-            most_members: most,
-        },
+        head: RoomHead { seq: 0, no: 0, last_seq: 0, last_id: room_id, members: 0, most_members: most },
     };
     let own_role = if pair.is_some() { MemberRole::Member } else { MemberRole::Owner };
     let members: Vec<(Tsid, MemberRole)> = [(caller.user_id(), own_role)]

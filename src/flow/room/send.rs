@@ -107,7 +107,7 @@ async fn existing(hub: &Hub, caller: &UserCaller, room_id: Tsid, draft: &Draft) 
     let blocked = super::access::is_blocked(hub, caller, &room).await?;
     let last = match room.settings.slow_mode_s {
         0 => None,
-        _ => chat_message::last_sent_at(db, shard, room_id, sender, room.head.seq).await?,
+        _ => chat_message::last_sent_at(db, shard, room_id, sender).await?,
     };
     match may_send(&room, member.as_ref(), blocked, last, hub.clock.now()).into_iter().next() {
         Some(why) => Err(send_refused(why)),
@@ -188,9 +188,6 @@ async fn write(hub: &Hub, group: &[ChatRequest]) -> Result<Option<Vec<Sent>>> {
     hub.metrics.chat_messages.inc_by(sent.len() as u64);
     let by_id = |chat_id| messages.iter().find(|message| message.chat_id == chat_id);
     let written = sent.iter().filter_map(|s| Some((*by_id(s.chat_id)?, *s)));
-    for (message, s) in written.clone() {
-        hub.marks.note(message.shard, message.room_id, message.sender_id, s.no, s.no);
-    }
     hub.streams.note(written.map(|(message, s)| (StreamKey::room(message.shard, message.room_id), s.seq)));
     Ok(Some(sent))
 }

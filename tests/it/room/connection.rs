@@ -347,7 +347,11 @@ async fn database_that_is_away_asks_clients_to_come_again() {
     connected.write("SUBSCRIBE", &[("id", "e"), ("destination", &topic)], "").await;
     for mut client in [connecting, connected] {
         let answer = client.next().await;
-        assert_eq!((answer.command.as_str(), answer.header("message")), ("ERROR", "database_unavailable"), "{answer:?}");
+        assert_eq!(
+            (answer.command.as_str(), answer.header("message")),
+            ("ERROR", "database_unavailable"),
+            "{answer:?}"
+        );
         assert_eq!(client.end().await, Some(1012));
     }
     allow_sessions(&app.url, true).await;
@@ -357,5 +361,21 @@ async fn database_that_is_away_asks_clients_to_come_again() {
         again.next().await.command == "CONNECTED"
     })
     .await;
+    app.done().await;
+}
+
+/// ST-22: a client whose frames are refused again and again is ended, also where it is not told of each.
+#[tokio::test]
+async fn client_that_is_refused_again_and_again_is_ended() {
+    let app = App::new().await;
+    let (_, one, _) = two(&app).await;
+    let never = app.hub.next_id().to_string();
+    for destination in ["/app/chat", "/app/typing", "/app/active"] {
+        let mut client = Client::connect(app.address, &one).await;
+        for _ in 0..100 {
+            client.call(destination, json!({"roomId": never, "content": "a"})).await;
+        }
+        assert_eq!(client.end().await, Some(4429), "{destination}");
+    }
     app.done().await;
 }

@@ -138,9 +138,15 @@ async fn messages_are_read_up_to_a_mark() {
     assert!(readers[0]["readAt"].is_string(), "{readers}");
     let view = "select count(*) from chat_message_read_by_user";
     assert_eq!(app.count(view).await, 5, "u-2 has read two messages, u-3 three");
-    // The sender has read what it wrote: by the loop of marks.
-    notihub::flow::room::mark::write_waiting(&app.hub).await.unwrap();
+    // Who writes has read the room up to it.
     assert_eq!(unread("u-1").await, 0);
+    send(&app, "u-2", &room, "an answer").await.expect(201);
+    assert_eq!((unread("u-1").await, unread("u-2").await, unread("u-3").await), (json!(1), json!(0), json!(1)));
+    let path = format!("/messages/{}/reads", ids[2]);
+    let readers = ask(&app, "u-1", "GET", &path, None).await.expect(200).body["data"].clone();
+    assert_eq!(readers.as_array().map(Vec::len), Some(2), "{readers}");
+    assert!(readers[0]["readAt"].is_string() && readers[1]["readAt"].is_string(), "{readers}");
+    assert_eq!(app.count(view).await, 6, "u-2 has read the third, too");
     let body = json!({"roomId": room, "userId": two});
     ask(&app, "u-1", "POST", "/messages/mark-read", Some(body)).await.refused(403, "forbidden");
     app.done().await;
@@ -286,8 +292,8 @@ async fn blocked_user_cannot_write_to_the_other() {
     app.done().await;
 }
 
-/// S2-95, S2-39: messages older than the room keeps them are deleted, newer ones stay. Numbers go on also after the last
-/// message is deleted.
+/// S2-95, S2-39: messages older than the room keeps them are deleted, newer ones stay. When the last one is deleted,
+/// numbers go on, and its sender has read it.
 #[tokio::test]
 async fn room_keeps_its_messages_for_so_many_days() {
     let app = App::new().await;
@@ -315,6 +321,9 @@ async fn room_keeps_its_messages_for_so_many_days() {
     notihub::flow::retain::retain(&app.hub).await.unwrap();
     assert_eq!(app.count("select count(*) from chat_messages where content like '%new%'").await, 0);
     let token = app.fresh_token().await;
+    let path = format!("/api/v1/chatrooms/{room}");
+    let own = crate::user::ask_with(&app, &token, &[("x-user", "u-1")], "GET", &path, None).await.expect(200).body;
+    assert_eq!(own["data"]["unreadCount"], 0, "{own}");
     // Made, changed, "old", "new".
     assert_eq!(write(&token, "newest").await, format!("{room}-5"));
     app.done().await;

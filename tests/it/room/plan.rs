@@ -67,10 +67,16 @@ async fn room_statements_go_by_their_indexes_whatever_the_statistics_say() {
     let after = list(&|n| (if n == 1 { MESSAGES - 3 } else { FEW - 3 }).to_string(), "bigint");
     let marks = list(&|_| "3".into(), "bigint");
     let mark = format!("{shards}, {rooms}, {}, {marks}, {marks}, {now}, true", list(&|_| "1".into(), "bigint"));
+    let senders = list(&|_| "1".into(), "bigint");
+    let repeated = format!("{shards}, {rooms}, {senders}, {}", list(&|_| "'t2'".into(), "text"));
+    let own = ["idx_chat_message_sender"];
+    let members = ["pk_members", "idx_chat_message_sender"];
+    let readers = ["pk_members", "idx_chat_message_sender", "pk_read_marks"];
+    let rooms_of = ["idx_member_user", "idx_chat_message_sender", "pk_chat_messages", "pk_room_heads"];
     let lasts = list(&|n| (if n == 1 { MESSAGES } else { FEW }).to_string(), "bigint");
     let messages = [
         "pk_chat_messages",
-        "uk_chat_message_temp",
+        "idx_chat_message_sender",
         "pk_room_heads",
         "pk_members",
         "pk_user_blocks",
@@ -103,7 +109,11 @@ async fn room_statements_go_by_their_indexes_whatever_the_statistics_say() {
             false,
         ),
         ("chat_message/lasts", format!("{shards}, {rooms}, {lasts}"), GROUP, &page, GROUP * 12, false),
-        ("member/marks", format!("{shard}::smallint, 1"), 2, &["pk_members"], 20, false),
+        ("chat_message/repeated", repeated, GROUP, &["uk_chat_message_temp"], GROUP * 12, true),
+        ("chat_message/last_of_sender", format!("{shard}::smallint, 1, 1"), 1, &own, 12, false),
+        ("chat_message/reads", format!("{shard}::smallint, 1, 70000, 1"), 1, &readers, 60, false),
+        ("member/marks", format!("{shard}::smallint, 1"), 2, &members, 40, false),
+        ("room/unread_of_user", format!("{shard}::smallint, 2, 200"), 2, &rooms_of, 60, false),
     ];
     for statistics in STATISTICS {
         make_statistics(&db, statistics).await;

@@ -76,8 +76,8 @@ async fn lost_hint_of_a_room_is_healed() {
     app.done().await;
 }
 
-/// S2-56, L7: a user is blocked at another process, and the notice of it is lost. Its connection goes on (control) until
-/// the process that has it listens again.
+/// S2-56, L7: a user is blocked at another process, and the notice of it is lost. Its connection goes on (control)
+/// until the process that has it listens again.
 #[tokio::test]
 async fn lost_notice_of_a_block_is_healed() {
     let app = App::new().await;

@@ -9,7 +9,7 @@ use super::super::destination::{AppCall, Topic};
 use super::super::frame;
 use super::super::session::{Action, Call};
 use super::super::socket::Socket;
-use super::{CLOSE_FLOOD, Done, Driver, REFUSED_MOST};
+use super::{CLOSE_FLOOD, Done, Driver, REFUSED_MOST, is_away};
 use crate::error::{Error, Result};
 use crate::flow;
 use crate::flow::room::access::forbidden_for_another;
@@ -35,18 +35,10 @@ impl Driver {
                 Ok(Done::Executed)
             }
             // Never an error, not even over the limit.
-            AppCall::Typing => {
-                if let Ok((room_id, on)) = body::flag(&call.body, "isTyping") {
-                    self.type_in(room_id, on).await;
-                }
-                Ok(Done::Executed)
-            }
-            AppCall::Active => {
-                if let Ok((room_id, on)) = body::flag(&call.body, "active") {
-                    self.look_at(room_id, on).await;
-                }
-                Ok(Done::Executed)
-            }
+            AppCall::Typing | AppCall::Active => match self.show(call).await {
+                Err(e) if !is_away(&e) => Ok(Done::Ignored),
+                Ok(()) | Err(_) => Ok(Done::Executed),
+            },
             AppCall::Auth => {
                 let token = body::token(&call.body)?;
                 let proven = access::by_token(&self.hub, &token, self.origin.clone()).await?;
@@ -57,6 +49,16 @@ impl Driver {
                 Ok(Done::Executed)
             }
         }
+    }
+
+    /// Shows others that the user types, or looks at a room.
+    async fn show(&mut self, call: &Call) -> Result<()> {
+        if call.call == AppCall::Typing {
+            let (room_id, on) = body::flag(&call.body, "isTyping")?;
+            return self.type_in(room_id, on).await;
+        }
+        let (room_id, on) = body::flag(&call.body, "active")?;
+        self.look_at(room_id, on).await
     }
 
     async fn send(

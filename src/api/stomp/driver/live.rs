@@ -78,11 +78,12 @@ impl Live {
     }
 
     /// Remembers what a room allows. In a large room too much would happen.
-    pub(super) fn note_rules(&mut self, room: &Room) {
+    pub(super) fn note_rules(&mut self, room: &Room) -> RoomRules {
         let is_small = i64::from(room.head.members) <= limits::PARTICIPANTS_SHOWN;
         let rules =
             RoomRules { typing: is_small && room.settings.typing, presence: is_small && room.settings.presence };
         self.rules.insert(room.room_id, (rules, Instant::now()));
+        rules
     }
 
     /// Forgets what a room allows: it has changed.

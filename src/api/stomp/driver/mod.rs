@@ -114,6 +114,8 @@ enum Done {
     Executed,
     /// It was refused, and the client knows.
     Refused,
+    /// It was refused, and the client does not need to know.
+    Ignored,
 }
 
 enum Event {
@@ -358,8 +360,13 @@ impl Driver {
                     Vec::new()
                 }
                 Action::Call(call) => match self.call(&call, socket).await {
-                    Ok(Done::Executed) => {
-                        call.receipt.as_deref().map(|receipt| self.session.done(receipt)).unwrap_or_default()
+                    Ok(done @ (Done::Executed | Done::Ignored)) => {
+                        let receipt = call.receipt.as_deref();
+                        let mut more = receipt.map(|receipt| self.session.done(receipt)).unwrap_or_default();
+                        if done == Done::Ignored {
+                            more.extend(self.count_refused());
+                        }
+                        more
                     }
                     // The client knows.
                     Ok(Done::Refused) => self.count_refused(),

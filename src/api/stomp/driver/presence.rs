@@ -40,7 +40,7 @@ impl Driver {
     /// Shows the others in a room that the user is there, and whether it looks at the room. `asks`: they show
     /// themselves, too.
     async fn announce(&mut self, room_id: Tsid, asks: bool) {
-        if !self.is_invisible() && self.rules(room_id, None).await.is_some_and(|rules| rules.presence) {
+        if !self.is_invisible() && self.rules(room_id, None).await.is_ok_and(|rules| rules.presence) {
             let (on, status) = (self.live.shown.contains(&room_id), self.status());
             self.note(room_id, LiveWhat::Active { on, status, asks });
         }
@@ -86,7 +86,7 @@ impl Driver {
             wanted.clear();
         }
         for room_id in wanted.clone() {
-            if !self.rules(room_id, None).await.is_some_and(|rules| rules.presence) {
+            if !self.rules(room_id, None).await.is_ok_and(|rules| rules.presence) {
                 wanted.remove(&room_id);
             }
         }
@@ -108,36 +108,33 @@ impl Driver {
         }
     }
 
-    /// What a room allows. None: the user is not in it, or that cannot be read. `within`: the greatest age of what is
-    /// remembered.
-    async fn rules(&mut self, room_id: Tsid, within: Option<Duration>) -> Option<RoomRules> {
+    /// What a room allows, as far as the user is in it. `within`: the greatest age of what is remembered.
+    async fn rules(&mut self, room_id: Tsid, within: Option<Duration>) -> Result<RoomRules> {
         if let Some((rules, read)) = self.live.rules.get(&room_id)
             && within.is_none_or(|within| read.elapsed() < within)
         {
-            return Some(*rules);
+            return Ok(*rules);
         }
-        let found = flow::room::access::as_member(&self.hub, self.caller.as_ref()?, room_id).await.ok()?;
-        self.live.note_rules(&found.room);
-        self.live.rules.get(&room_id).map(|(rules, _)| *rules)
+        let found = flow::room::access::as_member(&self.hub, self.caller()?, room_id).await?;
+        Ok(self.live.note_rules(&found.room))
     }
 
     /// The user types, or no longer.
-    pub(super) async fn type_in(&mut self, room_id: Tsid, on: bool) {
-        let Some(user_id) = self.caller.as_ref().map(|caller| caller.user_id()) else { return };
-        let rules = self.rules(room_id, Some(limits::ROOM_RULES_KEPT)).await;
-        if rules.is_some_and(|rules| rules.typing)
-            && self.hub.chat_limits.typing(user_id, room_id, on, self.hub.clock.now())
-        {
+    pub(super) async fn type_in(&mut self, room_id: Tsid, on: bool) -> Result<()> {
+        let user_id = self.caller()?.user_id();
+        let rules = self.rules(room_id, Some(limits::ROOM_RULES_KEPT)).await?;
+        if rules.typing && self.hub.chat_limits.typing(user_id, room_id, on, self.hub.clock.now()) {
             self.note(room_id, LiveWhat::Typing(on));
         }
+        Ok(())
     }
 
     /// The user says whether it looks at a room.
-    pub(super) async fn look_at(&mut self, room_id: Tsid, on: bool) {
-        if self.rules(room_id, Some(limits::ROOM_RULES_KEPT)).await.is_some() {
-            self.live.said.insert(room_id, on);
-            self.show_active(&[]).await;
-        }
+    pub(super) async fn look_at(&mut self, room_id: Tsid, on: bool) -> Result<()> {
+        self.rules(room_id, Some(limits::ROOM_RULES_KEPT)).await?;
+        self.live.said.insert(room_id, on);
+        self.show_active(&[]).await;
+        Ok(())
     }
 
     /// Shows others that the user looks at no room any more, and later that it is OFFLINE, unless it comes back.
