@@ -1,22 +1,31 @@
 -- A message updates no row: its number follows those of the room's last message and last other event, under the lock of
--- the room's head, and its sender has read the room up to it without a mark. A row that every message updates grows a
--- chain of versions while an old snapshot is held, and every writer walks it. Processes of the version before move the
--- head alone: beside these they refuse messages, and lose none.
+-- the room's gate, and its sender has read the room up to it without a mark. A row that every message updates grows a
+-- chain of versions while an old snapshot is held, and every writer walks it.
+--
+-- The heads become a view. Processes of the version before read it; they refuse what changes a room, and messages,
+-- until they are replaced, because a view cannot be written.
 
-comment on column room_heads.seq is 'At least the number of the last event that is not a message.';
-comment on column room_heads.no is 'At least the number of the last message that retention deleted; so are last_*.';
-comment on column room_heads.last_sender_id is 'Not used any more.';
+-- What a message is judged by, and the row that those who write in a room wait for.
+alter table room_heads rename to room_gates;
+alter table room_gates rename constraint pk_room_heads to pk_room_gates;
+alter table room_gates rename constraint ck_room_head_members to ck_room_gate_members;
+alter table room_gates rename constraint ck_room_head_numbers to ck_room_gate_numbers;
+comment on column room_gates.seq is 'At least the number of the last event that is not a message.';
+comment on column room_gates.no is 'At least the number of the last message that retention deleted; so are last_*.';
+comment on column room_gates.last_sender_id is 'Not used any more.';
 
--- Heads with the numbers of the last message.
-create view current_room_heads as
-select h.shard, h.room_id, greatest(h.seq, c.seq) as seq, greatest(h.no, c.no) as no,
-  greatest(h.last_seq, c.seq) as last_seq, greatest(h.last_id, c.chat_id) as last_id, h.members, h.most_members,
-  h.is_open, h.is_individual, h.admins_write, h.slow_mode_s
-from room_heads h
+-- The heads of rooms' streams: the numbers of the last event and the last message. The last sender is for processes of
+-- the version before.
+create view room_heads as
+select g.shard, g.room_id, greatest(g.seq, c.seq) as seq, greatest(g.no, c.no) as no,
+  greatest(g.last_seq, c.seq) as last_seq, greatest(g.last_id, c.chat_id) as last_id,
+  coalesce(c.sender_id, g.last_sender_id) as last_sender_id, g.members, g.most_members, g.is_open, g.is_individual,
+  g.admins_write, g.slow_mode_s
+from room_gates g
 left join lateral (
-  select m.seq, m.no, m.chat_id
+  select m.seq, m.no, m.chat_id, m.sender_id
   from chat_messages m
-  where m.shard = h.shard and m.room_id = h.room_id
+  where m.shard = g.shard and m.room_id = g.room_id
   order by m.seq desc
   limit 1
 ) c on true;
@@ -56,31 +65,31 @@ from (
 join chat_messages c on c.shard = k.shard and c.room_id = k.room_id and c.no <= k.up_to_no and c.sender_id <> k.user_id
 group by k.room_id, c.seq, k.user_id;
 
--- Locks the heads of rooms in the order in which they are given, and returns them as they are then: after the locks a
--- new snapshot shows what their holders before have committed. A lock makes no version of a row. A room that there is
--- not has no row.
-create function lock_room_heads(shards smallint[], room_ids bigint[])
-returns setof current_room_heads
+-- Locks the gates of rooms in the order in which they are given, and returns the rooms' heads as they are then: after
+-- the locks a new snapshot shows what their holders before have committed. A lock makes no version of a row. A room
+-- that there is not has no row.
+create function lock_room_gates(shards smallint[], room_ids bigint[])
+returns setof room_heads
 language plpgsql
 as $$
 begin
   -- Each is looked for as the first of a range of one key: while the table grows from nothing, equality may be planned
-  -- as a search through all heads.
+  -- as a search through all gates.
   perform from unnest($1, $2) as r(shard, room_id)
     cross join lateral (
       select
-      from room_heads h
-      where h.shard = r.shard and h.room_id between r.room_id and r.room_id
-      order by h.room_id
+      from room_gates g
+      where g.shard = r.shard and g.room_id between r.room_id and r.room_id
+      order by g.room_id
       limit 1
       for no key update
-    ) h;
+    ) g;
   return query
     select h.*
     from unnest($1, $2) as r(shard, room_id)
     cross join lateral (
       select *
-      from current_room_heads h
+      from room_heads h
       where h.shard = r.shard and h.room_id between r.room_id and r.room_id
       order by h.room_id
       limit 1

@@ -16,7 +16,7 @@ joined as (
   select $1, $2 + (u.nth - 1) % $3::bigint, u.user_id, 'MEMBER'::member_role, $7
   from unnest($6::bigint[]) with ordinality as u(user_id, nth)
 )
-insert into room_heads (shard, room_id, last_id, members, most_members, is_individual)
+insert into room_gates (shard, room_id, last_id, members, most_members, is_individual)
 select $1, room_id, room_id, cardinality($5::bigint[]) + (cardinality($6::bigint[]) - n + $3::bigint - 1) / $3::bigint,
   $8, false
 from r

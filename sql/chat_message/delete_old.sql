@@ -1,23 +1,27 @@
--- Deletes a room's oldest messages. Ids grow with the numbers, so the oldest come first. The head keeps the numbers
--- of the last one: they are not given again. Senders keep that they have read up to their own. The caller holds the
--- lock of the head.
+-- Deletes a room's oldest messages: those before the first one that is young. The gate keeps the numbers of the last
+-- one: they are not given again. Senders keep that they have read up to their own. The caller holds the lock of the
+-- gate.
 -- $1 shard, $2 room_id, $3 chat_id below this, $4 rows at most.
 with gone as (
   delete from chat_messages
   where shard = $1 and room_id = $2 and seq in (
     select seq
-    from (select seq, chat_id from chat_messages where shard = $1 and room_id = $2 order by seq limit $4) oldest
-    where chat_id < $3)
+    from (
+      -- Ids are given before numbers, and nearly in their order.
+      select seq, max(chat_id) over (order by seq) as newest
+      from (select seq, chat_id from chat_messages where shard = $1 and room_id = $2 order by seq limit $4) oldest
+    ) dated
+    where newest < $3)
   returning seq, no, chat_id, sender_id
 ),
 last as (
   select * from gone order by seq desc limit 1
 ),
 kept as (
-  update room_heads h
-  set seq = greatest(h.seq, l.seq), no = l.no, last_seq = l.seq, last_id = l.chat_id
+  update room_gates g
+  set seq = greatest(g.seq, l.seq), no = l.no, last_seq = l.seq, last_id = greatest(g.last_id, l.chat_id)
   from last l
-  where h.shard = $1 and h.room_id = $2 and h.last_seq < l.seq
+  where g.shard = $1 and g.room_id = $2 and g.last_seq < l.seq
 ),
 marked as (
   update members m set read_no = greatest(m.read_no, s.no), delivered_no = greatest(m.delivered_no, s.no)

@@ -27,7 +27,7 @@ new_ones as (
 heads as (
   select shard, user_id as stream_id, seq from user_heads
   union all
-  select shard, room_id, seq from room_heads
+  select shard, room_id, seq from room_gates
 )
 select s.stream_id as "message_id!", 0::smallint as "no!",
   format('the stream of user or room %s has its head at %s, its last event at %s, %s numbers twice, %s since %s',

@@ -8,6 +8,6 @@ with made as (
   on conflict do nothing
   returning shard, room_id, kind
 )
-insert into room_heads (shard, room_id, last_id, most_members, is_individual, admins_write, slow_mode_s)
+insert into room_gates (shard, room_id, last_id, most_members, is_individual, admins_write, slow_mode_s)
 select shard, room_id, room_id, $13, kind = 'INDIVIDUAL', $14, $15 from made
 returning room_id

@@ -11,7 +11,7 @@ select r.shard, r.room_id, r.partner_id, r.kind::text as "kind!", r.visibility::
   m.silenced_until as "silenced_until?"
 from current_members m
 join rooms r on r.shard = m.shard and r.room_id = m.room_id
-join current_room_heads h on h.shard = m.shard and h.room_id = m.room_id
+join room_heads h on h.shard = m.shard and h.room_id = m.room_id
 where m.user_id = $2 and m.shard = $1 and m.left_at is null and m.hidden_no < h.no and h.last_id < $3
   and ($4::text is null or r.kind = ($4::text)::room_kind)
 order by h.last_id desc

@@ -9,7 +9,7 @@ select r.shard, r.room_id, r.partner_id, r.kind::text as "kind!", r.visibility::
   m.left_seq as "left_seq?", m.banned_at as "banned_at?", m.notify as "notify?", m.muted_until as "muted_until?",
   m.silenced_until as "silenced_until?"
 from rooms r
-join current_room_heads h on h.shard = r.shard and h.room_id = r.room_id
+join room_heads h on h.shard = r.shard and h.room_id = r.room_id
 left join current_members m on m.shard = r.shard and m.room_id = r.room_id and m.user_id = $3
 where r.partner_id = $2 and r.shard = $1 and r.visibility = 'PUBLIC' and r.closed_at is null and r.room_id < $4
 order by r.room_id desc

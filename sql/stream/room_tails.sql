@@ -8,7 +8,7 @@ select p.shard as "stream_shard!", p.room_id as "stream_id!", coalesce(h.seq, 0)
   c.content as "content?", c.version as "version?", c.edited_at as "edited_at?", c.deleted_at as "deleted_at?",
   t.event_id as "event_id?"
 from unnest($1::smallint[], $2::bigint[], $3::bigint[]) as p(shard, room_id, after)
-left join current_room_heads h on h.shard = p.shard and h.room_id = p.room_id
+left join room_heads h on h.shard = p.shard and h.room_id = p.room_id
 left join lateral (
   select *
   from (

@@ -18,6 +18,7 @@ pub mod paces;
 pub mod provider_state;
 pub mod provider_states;
 pub mod rates;
+pub mod recent_sends;
 pub mod refused_callbacks;
 pub mod rooms;
 pub mod streams;
@@ -65,6 +66,7 @@ use marks::MarkQueue;
 use paces::Paces;
 use provider_states::ProviderStates;
 use rates::Rates;
+use recent_sends::RecentSends;
 use refused_callbacks::RefusedCallbacks;
 use rooms::Rooms;
 use streams::Streams;
@@ -127,6 +129,8 @@ pub struct Inner {
     /// Messages that wait to be written into rooms.
     pub chat: ChatQueue,
     pub chat_limits: ChatLimits,
+    /// Messages that were written into rooms lately.
+    pub recent_sends: RecentSends,
     pub rooms: Rooms,
     /// What happens in rooms and is stored nowhere.
     pub live_notes: Arc<LiveNotes>,
@@ -227,6 +231,7 @@ impl Hub {
             connections: Arc::default(),
             chat,
             chat_limits,
+            recent_sends: RecentSends::default(),
             rooms: Rooms::default(),
             live_notes: Arc::default(),
             marks: MarkQueue::default(),

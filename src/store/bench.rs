@@ -258,7 +258,7 @@ pub async fn vacuum_tables(store: &Store) -> Result<()> {
         "vacuum (analyze) attempts",
         "vacuum (analyze) events",
         "vacuum (analyze) rooms",
-        "vacuum (analyze) room_heads",
+        "vacuum (analyze) room_gates",
         "vacuum (analyze) members",
         "vacuum (analyze) chat_messages",
         "checkpoint",

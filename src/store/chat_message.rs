@@ -162,7 +162,8 @@ pub async fn send(db: impl Db<'_>, messages: &[&NewChatMessage], now: DateTime<U
         Ok(rows) => {
             Ok(Some(rows.into_iter().map(|r| Sent { chat_id: Tsid(r.chat_id), seq: r.seq, no: r.no }).collect()))
         }
-        Err(sqlx::Error::Database(e)) if e.is_unique_violation() => Ok(None),
+        // A number that is given twice would be another one.
+        Err(sqlx::Error::Database(e)) if e.constraint().is_some_and(|key| key.contains("temp_id")) => Ok(None),
         Err(e) => Err(e.into()),
     }
 }
@@ -220,7 +221,7 @@ pub async fn get(db: impl Db<'_>, shard: i16, id: ChatId) -> Result<Option<ChatR
     Ok(row.map(|r| row!(r)))
 }
 
-/// Locks a message until the transaction ends. The caller holds the lock of the room's head.
+/// Locks a message until the transaction ends. The caller holds the lock of the room's gate.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time.
@@ -260,7 +261,7 @@ pub async fn get_all(db: impl Db<'_>, keys: &[(i16, Tsid, i64)]) -> Result<Vec<C
 }
 
 /// Replaces the content of a message, and keeps the former one for moderators. `delete`: the message is deleted with
-/// it. The caller holds the locks of the room's head and of the message.
+/// it. The caller holds the locks of the room's gate and of the message.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
@@ -296,7 +297,7 @@ pub async fn reads(
 }
 
 /// Deletes up to `rows` of a room's messages that were written before `below`. Returns how many. The caller holds the
-/// lock of the room's head.
+/// lock of the room's gate.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the

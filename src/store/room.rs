@@ -177,11 +177,11 @@ pub async fn unread_of_user(db: impl Db<'_>, user: (i16, Tsid), rows: i64) -> Re
     Ok(room.collect())
 }
 
-/// Locks a room's head until the transaction ends.
+/// Locks a room's gate until the transaction ends, and returns its head.
 ///
 /// # Errors
 /// `Error::NotFound` if there is no such room. `Error::Unavailable` if the database cannot be reached, or another
-/// transaction holds the head for longer than the lock time-out; the transaction is lost then.
+/// transaction holds the gate for longer than the lock time-out; the transaction is lost then.
 pub async fn lock(tx: &mut Conn, shard: i16, room_id: Tsid) -> Result<RoomHead> {
     let row = sqlx::query_file!("sql/room/lock.sql", shard, room_id.0).fetch_optional(tx).await?;
     let r = row.ok_or(crate::error::Error::NotFound)?;
@@ -204,7 +204,7 @@ pub async fn add_members(db: impl Db<'_>, shard: i16, room_id: Tsid, n: i32) -> 
     Ok(sqlx::query_file_scalar!("sql/room/add_members.sql", shard, room_id.0, n).fetch_optional(db).await?)
 }
 
-/// Writes what can be changed of a room. The caller holds the lock of its head.
+/// Writes what can be changed of a room. The caller holds the lock of its gate.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
@@ -229,7 +229,7 @@ pub async fn update(db: impl Db<'_>, room: &Room, now: DateTime<Utc>) -> Result<
     Ok(())
 }
 
-/// Closes a room. The caller holds the lock of its head.
+/// Closes a room. The caller holds the lock of its gate.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the
@@ -249,7 +249,7 @@ pub struct NewRoomEvent<'e> {
     pub actor: Option<Tsid>,
 }
 
-/// Adds an event to a room's stream and returns its number. The caller holds the lock of its head.
+/// Adds an event to a room's stream and returns its number. The caller holds the lock of its gate.
 ///
 /// # Errors
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time; outside a transaction, the

@@ -42,7 +42,7 @@ const BOOKS: [&str; 24] = [
     "devices",
     "user_blocks",
     "rooms",
-    "room_heads",
+    "room_gates",
     "members",
     "chat_messages",
     "notihub.requests",
@@ -317,12 +317,12 @@ async fn fsck_broken_books_names_the_invariant() {
                 "insert into rooms (shard, room_id, partner_id, kind, visibility, encrypted, created_by, created_at, \
                    updated_at) \
                  select shard, 9, partner_id, 'GROUP', 'PRIVATE', false, 7, created_at, created_at {of_test}; \
-                 insert into room_heads (shard, room_id, last_id, most_members, is_individual) \
+                 insert into room_gates (shard, room_id, last_id, most_members, is_individual) \
                  select shard, 9, 9, 500, false {of_test}; \
                  insert into members (shard, room_id, user_id, role, joined_at) \
                  select shard, 9, 7, 'OWNER', created_at {of_test}"
             ),
-            format!("{}-0 the head says 0 members, there are 1", Tsid(9)),
+            format!("{}-0 the gate says 0 members, there are 1", Tsid(9)),
         ),
         ("users", format!("{user} shard + 1, 'ACTIVE' {of_test}"), format!("{}-0 user on shard ", Tsid(7))),
         ("users", format!("{user} shard, 'DELETED' {of_test}"), format!("{}-0 deleted user with a profile", Tsid(7))),

@@ -12,7 +12,7 @@ use crate::store::{self, Conn};
 pub struct Taken(Vec<(StreamKey, i64)>);
 
 impl Taken {
-    /// Adds an event to a room's stream and returns its number. The caller holds the lock of its head.
+    /// Adds an event to a room's stream and returns its number. The caller holds the lock of its gate.
     ///
     /// # Errors
     /// `Error::Unavailable` if the database fails; the transaction is lost then.

@@ -91,7 +91,7 @@ pub async fn delete(hub: &Hub, caller: &UserCaller, id: ChatId) -> Result<ChatMe
     again(hub, &found, id).await
 }
 
-/// Begins a transaction that holds the locks of a room's head and of a message that the member sees.
+/// Begins a transaction that holds the locks of a room's gate and of a message that the member sees.
 async fn locked(hub: &Hub, found: &InRoom, id: ChatId) -> Result<(store::Tx, ChatRow)> {
     let mut tx = hub.store.begin().await?;
     store::room::lock(&mut tx, found.room.shard, id.room_id).await?;

@@ -1,5 +1,5 @@
 //! Rooms: users of a partner make them, come and go, and write. Whatever happens in a room takes the next number of its
-//! stream under the lock of its head; after the commit the number is noted, so that live connections get it.
+//! stream under the lock of its gate; after the commit the number is noted, so that live connections get it.
 
 // These name no other flow here.
 mod event;

@@ -122,6 +122,9 @@ pub fn start(hub: &Hub, writers: Vec<ChatRequests>) {
         let hub = hub.clone();
         hub.clone().shutdown.spawn(async move {
             while let Some(group) = requests.next_group(&hub.shutdown).await {
+                // All are noted.
+                let known = group.iter().filter(|request| hub.recent_sends.note(&request.message)).count();
+                let group = if known > 0 { without_repeated(&hub, group).await } else { group };
                 write_group(&hub, group).await;
             }
         });
@@ -129,6 +132,9 @@ pub fn start(hub: &Hub, writers: Vec<ChatRequests>) {
 }
 
 async fn write_group(hub: &Hub, group: Vec<ChatRequest>) {
+    if group.is_empty() {
+        return;
+    }
     match write(hub, &group).await {
         Ok(Some(sent)) => {
             let answered = |request: &ChatRequest| sent.iter().find(|s| s.chat_id == request.message.chat_id).copied();
@@ -142,16 +148,13 @@ async fn write_group(hub: &Hub, group: Vec<ChatRequest>) {
         }
         // Some are there already, or one is refused by the database. The others are written without them.
         Ok(None) | Err(_) if group.len() > 1 => {
-            let (repeated, others) = without_repeated(hub, group).await;
-            if repeated.is_empty() {
-                for request in others {
-                    Box::pin(write_group(hub, vec![request])).await;
-                }
-                return;
+            let n = group.len();
+            let others = without_repeated(hub, group).await;
+            if others.len() < n {
+                return Box::pin(write_group(hub, others)).await;
             }
-            repeated.into_iter().for_each(|request| request.answer(Ok(None)));
-            if !others.is_empty() {
-                Box::pin(write_group(hub, others)).await;
+            for request in others {
+                Box::pin(write_group(hub, vec![request])).await;
             }
         }
         // It is there already.
@@ -168,15 +171,15 @@ async fn write_group(hub: &Hub, group: Vec<ChatRequest>) {
     }
 }
 
-/// Divides a group into messages that are there already and others.
-async fn without_repeated(hub: &Hub, group: Vec<ChatRequest>) -> (Vec<ChatRequest>, Vec<ChatRequest>) {
+/// Answers the messages of a group that are there already. Returns the others.
+async fn without_repeated(hub: &Hub, group: Vec<ChatRequest>) -> Vec<ChatRequest> {
     let messages: Vec<&NewChatMessage> = group.iter().map(|request| &request.message).collect();
-    // If they cannot be read, none is known, and each is written by itself.
+    // If they cannot be read, none is known.
     let places = chat_message::repeated(hub.store.engine(), &messages).await.unwrap_or_default();
     let (repeated, others): (Vec<_>, Vec<_>) =
         group.into_iter().enumerate().partition(|(place, _)| places.contains(place));
-    let requests = |of: Vec<(usize, ChatRequest)>| of.into_iter().map(|(_, request)| request).collect();
-    (requests(repeated), requests(others))
+    repeated.into_iter().for_each(|(_, request)| request.answer(Ok(None)));
+    others.into_iter().map(|(_, request)| request).collect()
 }
 
 async fn write(hub: &Hub, group: &[ChatRequest]) -> Result<Option<Vec<Sent>>> {

@@ -100,7 +100,7 @@ async fn last_places_are_given_once() {
         answer.refused(409, "room_full");
     });
     assert_eq!(app.count("select count(*) from members where left_at is null").await, 4);
-    assert_eq!(app.count("select members::bigint from room_heads").await, 4);
+    assert_eq!(app.count("select members::bigint from room_gates").await, 4);
     app.done().await;
 }
 

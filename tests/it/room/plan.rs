@@ -33,7 +33,7 @@ async fn room_statements_go_by_their_indexes_whatever_the_statistics_say() {
          insert into rooms (shard, room_id, partner_id, kind, visibility, encrypted, created_by, created_at, updated_at)
            select {shard}, n, {partner}, 'GROUP', 'PRIVATE', false, 1, {now}, {now}
            from generate_series(1, {ROOMS}) as n;
-         insert into room_heads (shard, room_id, seq, no, last_seq, last_id, members, most_members, is_individual)
+         insert into room_gates (shard, room_id, seq, no, last_seq, last_id, members, most_members, is_individual)
            select {shard}, n, k, k, k, {first} + n, 2, 500, false
            from (select n, case n when 1 then {MESSAGES} else {FEW} end as k from generate_series(1, {ROOMS}) as n) r;
          insert into members (shard, room_id, user_id, role, joined_at)
@@ -72,18 +72,18 @@ async fn room_statements_go_by_their_indexes_whatever_the_statistics_say() {
     let own = ["idx_chat_message_sender"];
     let members = ["pk_members", "idx_chat_message_sender"];
     let readers = ["pk_members", "idx_chat_message_sender", "pk_read_marks"];
-    let rooms_of = ["idx_member_user", "idx_chat_message_sender", "pk_chat_messages", "pk_room_heads"];
+    let rooms_of = ["idx_member_user", "idx_chat_message_sender", "pk_chat_messages", "pk_room_gates"];
     let lasts = list(&|n| (if n == 1 { MESSAGES } else { FEW }).to_string(), "bigint");
     let messages = [
         "pk_chat_messages",
         "idx_chat_message_sender",
-        "pk_room_heads",
+        "pk_room_gates",
         "pk_members",
         "pk_user_blocks",
         "idx_user_block_blocked",
     ];
-    let heads = ["pk_chat_messages", "pk_room_heads"];
-    let tails = ["pk_chat_messages", "pk_stream_events", "pk_room_heads"];
+    let heads = ["pk_chat_messages", "pk_room_gates"];
+    let tails = ["pk_chat_messages", "pk_stream_events", "pk_room_gates"];
     let page = ["pk_chat_messages"];
     let cases: Vec<Case<'_>> = vec![
         ("chat_message/send", send, GROUP, &messages, GROUP * 60, true),
@@ -125,13 +125,13 @@ async fn room_statements_go_by_their_indexes_whatever_the_statistics_say() {
             assert_eq!(plan.rows, *rows, "{name}");
             if *is_engine || statistics == "of full tables" {
                 // Heads and members are few here, and may be read in full.
-                plan.finds_by(&indexes, allowed, &["room_heads", "members"], *buffers);
+                plan.finds_by(&indexes, allowed, &["room_gates", "members"], *buffers);
             } else {
                 assert!(plan.buffers <= MESSAGES / 10, "{name} touched {} blocks: {:#?}", plan.buffers, plan.nodes);
             }
         }
     }
-    let empty = "delete from chat_messages; delete from members; delete from room_heads; delete from rooms; \
+    let empty = "delete from chat_messages; delete from members; delete from room_gates; delete from rooms; \
                  delete from users";
     sqlx::raw_sql(empty).execute(&db).await.unwrap();
     app.done().await;
