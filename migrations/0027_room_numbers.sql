@@ -33,19 +33,14 @@ left join lateral (
 -- The last message of each sender in a room. The sender leads: a search by room alone is then not planned by it.
 create index idx_chat_message_sender on chat_messages (sender_id, room_id, no, shard);
 
--- The time that an id begins with.
-create function time_of_id(id bigint)
-returns timestamptz
-language sql
-stable
-return timestamptz '2020-01-01 00:00:00Z' + (id >> 22) * interval '1 millisecond';
-
--- Members with how far they have read: up to their last mark, or to their own last message.
+-- Members with how far they have read: up to their last mark, or to their own last message. An id begins with its time.
 create view current_members as
 select m.shard, m.room_id, m.user_id, m.role, m.joined_at, m.from_no, greatest(m.read_no, c.no) as read_no,
   greatest(m.delivered_no, c.no) as delivered_no,
-  case when c.no > m.read_no then time_of_id(c.chat_id) else m.read_at end as read_at, m.hidden_no, m.left_at,
-  m.left_seq, m.banned_at, m.notify, m.muted_until, m.silenced_until
+  case
+    when c.no > m.read_no then timestamptz '2020-01-01 00:00:00Z' + (c.chat_id >> 22) * interval '1 millisecond'
+    else m.read_at
+  end as read_at, m.hidden_no, m.left_at, m.left_seq, m.banned_at, m.notify, m.muted_until, m.silenced_until
 from members m
 left join lateral (
   select c.no, c.chat_id
@@ -60,7 +55,8 @@ select k.room_id as channel_id, c.seq as message_seq, k.user_id, min(k.read_at) 
 from (
   select shard, room_id, user_id, up_to_no, read_at from read_marks
   union all
-  select shard, room_id, sender_id, no, time_of_id(chat_id) from chat_messages
+  select shard, room_id, sender_id, no, timestamptz '2020-01-01 00:00:00Z' + (chat_id >> 22) * interval '1 millisecond'
+  from chat_messages
 ) k
 join chat_messages c on c.shard = k.shard and c.room_id = k.room_id and c.no <= k.up_to_no and c.sender_id <> k.user_id
 group by k.room_id, c.seq, k.user_id;
@@ -94,4 +90,12 @@ begin
       order by h.room_id
       limit 1
     ) h;
+end $$;
+revoke all on function lock_room_gates(smallint[], bigint[]) from public;
+-- `migrate` repairs rights afterwards.
+do $$
+begin
+  if exists (select from pg_roles where rolname = 'notihub_app') then
+    grant execute on function lock_room_gates(smallint[], bigint[]) to notihub_app;
+  end if;
 end $$;

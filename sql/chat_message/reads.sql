@@ -9,7 +9,7 @@ select m.user_id as "user_id!", least(
     order by k.up_to_no
     limit 1),
   (
-    select time_of_id(c.chat_id)
+    select timestamptz '2020-01-01 00:00:00Z' + (c.chat_id >> 22) * interval '1 millisecond'
     from chat_messages c
     where c.shard = $1 and c.room_id = $2 and c.sender_id = m.user_id and c.no >= $3
     order by c.no

@@ -25,7 +25,8 @@ functions as (
   from pg_proc f
   join spaces s on s.oid = f.pronamespace
   join owner on owner.id = f.proowner
-  where f.prosecdef
+  -- What processes call.
+  where f.prosecdef or f.proname = 'lock_room_gates'
 )
 select statement as "statement!" from (
   select 1, format('grant usage on schema %I to notihub_app', s.nspname)
