@@ -286,7 +286,7 @@ pub const ROOMS_KNOWN: usize = 65_536;
 /// Messages that wait for one writer of rooms; a further one is answered 503. And messages in one statement.
 pub const CHAT_QUEUE: usize = 4_096;
 pub const CHAT_GROUP: usize = 100;
-/// Messages of rooms whose tempIds a process remembers, and as many before them; 9 bytes each.
+/// Messages of rooms whose tempIds a process remembers, and as many before them; about 12 bytes each.
 pub const RECENT_SENDS: usize = 50_000;
 /// How often marks of readers are written, and how many in one statement.
 pub const MARKS_EVERY: Duration = Duration::from_millis(250);

@@ -140,7 +140,7 @@ pub struct Sent {
 /// write. None if one of them is there already with its tempId, or two of them have one: nothing was written.
 ///
 /// # Errors
-/// `Error::Unavailable` if the database cannot be reached, or another transaction holds a head for longer than the lock
+/// `Error::Unavailable` if the database cannot be reached, or another transaction holds a gate for longer than the lock
 /// time-out. All were written, or none; outside a transaction they may have been.
 pub async fn send(db: impl Db<'_>, messages: &[&NewChatMessage], now: DateTime<Utc>) -> Result<Option<Vec<Sent>>> {
     let sent = sqlx::query_file!(

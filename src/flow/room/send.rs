@@ -122,7 +122,7 @@ pub fn start(hub: &Hub, writers: Vec<ChatRequests>) {
         let hub = hub.clone();
         hub.clone().shutdown.spawn(async move {
             while let Some(group) = requests.next_group(&hub.shutdown).await {
-                // All are noted.
+                // Counted, because each is to be noted.
                 let known = group.iter().filter(|request| hub.recent_sends.note(&request.message)).count();
                 let group = if known > 0 { without_repeated(&hub, group).await } else { group };
                 write_group(&hub, group).await;
@@ -174,7 +174,7 @@ async fn write_group(hub: &Hub, group: Vec<ChatRequest>) {
 /// Answers the messages of a group that are there already. Returns the others.
 async fn without_repeated(hub: &Hub, group: Vec<ChatRequest>) -> Vec<ChatRequest> {
     let messages: Vec<&NewChatMessage> = group.iter().map(|request| &request.message).collect();
-    // If they cannot be read, none is known.
+    // If they cannot be read, none is known: the key of tempIds refuses them, and the caller then gets an answer.
     let places = chat_message::repeated(hub.store.engine(), &messages).await.unwrap_or_default();
     let (repeated, others): (Vec<_>, Vec<_>) =
         group.into_iter().enumerate().partition(|(place, _)| places.contains(place));

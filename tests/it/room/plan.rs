@@ -124,7 +124,7 @@ async fn room_statements_go_by_their_indexes_whatever_the_statistics_say() {
             println!("{name}: {} rows, {} blocks", plan.rows, plan.buffers);
             assert_eq!(plan.rows, *rows, "{name}");
             if *is_engine || statistics == "of full tables" {
-                // Heads and members are few here, and may be read in full.
+                // Gates and members are few here, and may be read in full.
                 plan.finds_by(&indexes, allowed, &["room_gates", "members"], *buffers);
             } else {
                 assert!(plan.buffers <= MESSAGES / 10, "{name} touched {} blocks: {:#?}", plan.buffers, plan.nodes);
