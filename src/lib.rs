@@ -70,8 +70,9 @@
 //! **Rooms.** A message of a room comes over HTTP (`api/chat_message.rs`) or STOMP (`api/stomp`: `handshake` and
 //! `socket` have the connection, `session` and `codec` the protocol, `driver` joins them with the flows).
 //! [`flow::room::send`] seals it if the room is sealed and queues it ([`hub::chat_queue`]); a room always goes to the
-//! same writer of a process, which writes all that waits in one statement (`sql/chat_message/send.sql`): it checks the
-//! members, numbers the messages under the locks of the rooms' heads, and leaves out those whose tempId is there.
+//! same writer of a process, which writes all that waits in one statement (`sql/chat_message/send.sql`): it locks the
+//! rooms' gates, checks the members, and numbers the messages after the last ones (the view `room_heads`). A tempId
+//! that was sent before ([`hub::recent_sends`]) is looked for first; one that is not known here is refused by its key.
 //! After the commit the number is noted ([`hub::streams`]), and connections at every process get the event by the same
 //! reader as an inbox's ([`flow::room::tail`]). Marks wait in [`hub::marks`] and are written four times a second; who
 //! types or looks at a room goes through [`hub::live_notes`] and is stored nowhere.

@@ -1,5 +1,5 @@
 -- The stream of a user or a room is numbered once and without a gap up to its head: by items, messages and events. The
--- head of a room may be behind its last message. Only what came within the hour before the check is looked at for gaps:
+-- gate of a room may be behind its last message. Only what came within the hour before the check is looked at for gaps:
 -- older rows are dropped. Returns the user or room.
 -- $1 an hour before the check, $2 the first id of that time, $3 event of an item that arrived again, which has an old
 -- number.
