@@ -74,7 +74,7 @@ async fn writer_killed_around_its_commit_is_never_ahead_of_the_database() {
             let args = ["serve", "--email=off", "--listen=127.0.0.1:0", "--user-sends=1000", "--room-sends=1000"];
             on(&folder, &url, &args).env("FAILPOINTS", fail_points).start()
         };
-        let mut doomed = serve(&format!("{step}=12*off->return"));
+        let mut doomed = serve(&format!("{step}=60*off->return"));
         let mut other = serve("");
         let (here, there) = (doomed.address().await, other.address().await);
         let (room, tokens) = group_at(&http, there, &["u-1", "u-2", "u-3", "u-4"]).await;
