@@ -1,6 +1,7 @@
 -- Accepts messages: writes them with their deliveries, idempotency keys and webhooks of acceptance in one statement,
 -- and so in one commit, for as many requests as arrived together. A message whose key is taken is left out completely;
--- the returned ids are those written. Keys are inserted in sorted order, so that two groups cannot deadlock.
+-- the returned ids are those written. Keys are inserted in the order of the arrays, which are sorted by shard, partner
+-- and key, so that two groups cannot deadlock.
 -- One each per message: $1 shard[], $2 message_id[], $3 partner_id[], $4 client_msg_id[] (may hold nulls), $5
 -- fingerprint[], $6 kind[], $7 priority[], $8 detail[] (JSON text), $9 created_at[], $10 scheduled_at[], $11
 -- expires_at[], $20 message_id of the webhook message, used if an endpoint subscribes to 'message.accepted'[], $21 lane
@@ -23,7 +24,6 @@ new_keys as (
   -- Erased keys are taken as well. Most installations have none: then this reads an empty table once.
   where client_msg_id is not null and (not exists (select from erased_keys) or (
     select e.message_id from erased_keys e where e.partner_id = m.partner_id and e.key_hash = m.key_hash) is null)
-  order by shard, partner_id, client_msg_id collate "C"
   on conflict do nothing
   returning message_id
 ),

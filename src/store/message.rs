@@ -70,6 +70,13 @@ struct Columns {
     have_fallback: Vec<bool>,
 }
 
+/// Sorts messages by their keys, in which order the statements insert them: two groups then cannot deadlock.
+fn sorted<'a>(inserts: &[&'a NewMessageRow]) -> Vec<&'a NewMessageRow> {
+    let mut sorted = inserts.to_vec();
+    sorted.sort_by_key(|i| (i.shard, i.partner_id, i.message.client_msg_id.as_deref()));
+    sorted
+}
+
 impl Columns {
     fn of(inserts: &[&NewMessageRow]) -> Columns {
         let deliveries = || (1i64..).zip(inserts).flat_map(|(n, i)| i.message.deliveries.iter().map(move |d| (n, d)));
@@ -99,8 +106,8 @@ impl Columns {
 
 /// Inserts messages with their deliveries and idempotency keys, ready from `now` on, if no partner of theirs has
 /// endpoints or erased keys: then nothing but that has to be written, which costs less than `insert`. Returns those
-/// written, of which a message is missing that had its key taken; or `None` if a partner has some: nothing was written,
-/// and `insert` has to be called.
+/// written; a message that is missing from the result had its key taken. If none was written, a partner may have
+/// endpoints or erased keys, and `insert` has to be called.
 ///
 /// # Errors
 /// As `insert`.
@@ -108,8 +115,9 @@ pub async fn insert_plain(
     db: impl Db<'_>,
     inserts: &[&NewMessageRow],
     now: DateTime<Utc>,
-) -> Result<Option<Vec<InsertedMessage>>> {
-    let c = Columns::of(inserts);
+) -> Result<Vec<InsertedMessage>> {
+    let inserts = sorted(inserts);
+    let c = Columns::of(&inserts);
     let written = sqlx::query_file_scalar!(
         "sql/message/insert_plain.sql",
         &c.shards,
@@ -135,8 +143,7 @@ pub async fn insert_plain(
     )
     .fetch_all(db)
     .await?;
-    let inserted = |id: Option<i64>| Some(InsertedMessage { message_id: Tsid(id?), has_subscribers: false });
-    Ok(written.into_iter().map(inserted).collect())
+    Ok(written.into_iter().map(|id| InsertedMessage { message_id: Tsid(id), has_subscribers: false }).collect())
 }
 
 /// Those of the messages' partners for which `insert_plain` writes nothing.
@@ -159,7 +166,8 @@ pub async fn full_insert_partners(db: impl Db<'_>, inserts: &[&NewMessageRow]) -
 /// `Error::Unavailable` if the database cannot be reached or does not answer in time. All were written, or none;
 /// outside a transaction they may have been.
 pub async fn insert(db: impl Db<'_>, inserts: &[&NewMessageRow], now: DateTime<Utc>) -> Result<Vec<InsertedMessage>> {
-    let c = Columns::of(inserts);
+    let inserts = sorted(inserts);
+    let c = Columns::of(&inserts);
     let written = sqlx::query_file!(
         "sql/message/insert.sql",
         &c.shards,

@@ -52,7 +52,7 @@ pub async fn single_inserts(bed: &Testbed, clients: u32, during: Duration) -> Re
             let (pool, done, bed) = (pool.clone(), done.clone(), bed.clone());
             shutdown.spawn(async move {
                 while began.elapsed() < during {
-                    store::message::insert(pool.intake(), &[&bed.insert()], bed.hub.clock.now()).await?;
+                    store::message::insert_plain(pool.intake(), &[&bed.insert()], bed.hub.clock.now()).await?;
                     done.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok::<(), Error>(())

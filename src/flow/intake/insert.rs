@@ -19,11 +19,17 @@ pub async fn insert(
     rows: &[&NewMessageRow],
     now: DateTime<Utc>,
 ) -> Result<Vec<InsertedMessage>> {
-    if !hub.full_writes.is_needed(rows.iter().map(|row| row.partner_id), now) {
-        if let Some(inserted) = message::insert_plain(&mut *conn, rows, now).await? {
-            return Ok(inserted);
-        }
+    if hub.full_writes.is_needed(rows.iter().map(|row| row.partner_id), now) {
+        return message::insert(conn, rows, now).await;
+    }
+    let inserted = message::insert_plain(&mut *conn, rows, now).await?;
+    if !inserted.is_empty() {
+        return Ok(inserted);
+    }
+    // A partner has endpoints or erased keys, or every key was taken; the full statement writes nothing then, either.
+    let inserted = message::insert(&mut *conn, rows, now).await?;
+    if !inserted.is_empty() {
         hub.full_writes.note(message::full_insert_partners(&mut *conn, rows).await?, now);
     }
-    message::insert(conn, rows, now).await
+    Ok(inserted)
 }
