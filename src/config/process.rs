@@ -55,11 +55,11 @@ pub struct Api {
     #[arg(long, env = "NOTIHUB_METRICS_LISTEN", value_name = "ADDRESS")]
     pub metrics_listen: Option<SocketAddr>,
     /// Concurrent transactions that store accepted messages. While they run, further requests are collected and stored
-    /// together in the next one.
+    /// together in the next one: more writers make smaller groups, which cost the database more for each message.
     #[arg(
         long,
         env = "NOTIHUB_INTAKE_WRITERS",
-        default_value_t = 4,
+        default_value_t = 2,
         value_name = "N",
         value_parser = clap::value_parser!(u16).range(1..=16)
     )]

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
 use super::form::{Field, Form, Kind};
-use super::json::{self, Faults, TextRule, child_pointer, mismatch, one_of, parse_time};
+use super::json::{self, Faults, FieldPointer, TextRule, child_pointer, mismatch, one_of, parse_time};
 use crate::error::{Code, excerpt};
 
 /// An object being read field by field. Reading a field that its form does not describe is a bug; a field that was not
@@ -43,6 +43,11 @@ impl<'f> Fields<'f> {
     /// The JSON pointer of a field.
     pub fn pointer_to(&self, name: &str) -> String {
         child_pointer(&self.pointer, name)
+    }
+
+    /// The same, written out only where it is needed.
+    fn at<'n>(&'n self, name: &'n str) -> FieldPointer<'n> {
+        FieldPointer { object: &self.pointer, name }
     }
 
     /// The description of a field. A missing one is a bug of the reader.
@@ -91,14 +96,14 @@ impl<'f> Fields<'f> {
     pub fn text(&mut self, name: &str) -> Option<String> {
         let field = self.described(name)?;
         let value = self.given(field)?;
-        json::text(value, &self.pointer_to(name), rule(field), self.faults)
+        json::text(value, self.at(name), rule(field), self.faults)
     }
 
     /// As `text`, and reports the field as missing although its form does not require it.
     pub fn require_text(&mut self, name: &str) -> Option<String> {
         let field = self.described(name)?;
         let value = self.require(name)?;
-        json::text(value, &self.pointer_to(name), rule(field), self.faults)
+        json::text(value, self.at(name), rule(field), self.faults)
     }
 
     /// As `text`, by the rule of the field with this name in another form. `None`, without a fault, if that form has no
@@ -106,7 +111,7 @@ impl<'f> Fields<'f> {
     pub fn text_of(&mut self, form: &'static Form, name: &str) -> Option<String> {
         let theirs = form.field(name)?;
         let value = self.described(name).and_then(|field| self.given(field))?;
-        json::text(value, &self.pointer_to(name), rule(theirs), self.faults)
+        json::text(value, self.at(name), rule(theirs), self.faults)
     }
 
     /// Takes a list: each item with its pointer.
@@ -123,16 +128,15 @@ impl<'f> Fields<'f> {
             debug_assert!(false, "{}: {name} is not described as a number", self.form.name);
             return None;
         };
-        let pointer = self.pointer_to(name);
         let value = self.given(field)?;
         let Some(number) = value.as_i64() else {
-            mismatch(self.faults, &pointer, "a whole number", &value);
+            mismatch(self.faults, self.at(name), "a whole number", &value);
             return None;
         };
         if number < least {
-            self.faults.add(pointer, "min", format!("must be at least {least}"));
+            self.faults.add(self.at(name), "min", format!("must be at least {least}"));
         } else if number > most {
-            self.faults.add(pointer, "max", format!("must be at most {most}"));
+            self.faults.add(self.at(name), "max", format!("must be at most {most}"));
         } else {
             return Some(number);
         }
@@ -142,11 +146,10 @@ impl<'f> Fields<'f> {
     /// Takes a boolean.
     pub fn flag(&mut self, name: &str) -> Option<bool> {
         let field = self.described(name)?;
-        let pointer = self.pointer_to(name);
         match self.given(field)? {
             Value::Bool(flag) => Some(flag),
             other => {
-                mismatch(self.faults, &pointer, "true or false", &other);
+                mismatch(self.faults, self.at(name), "true or false", &other);
                 None
             }
         }
@@ -166,13 +169,12 @@ impl<'f> Fields<'f> {
     /// Takes a time in RFC 3339 with offset, to the microsecond.
     pub fn time(&mut self, name: &str) -> Option<DateTime<Utc>> {
         let field = self.described(name)?;
-        let pointer = self.pointer_to(name);
         match self.given(field)? {
             Value::String(text) => {
                 let parsed = parse_time(&text);
                 if parsed.is_none() {
                     self.faults.add(
-                        pointer,
+                        self.at(name),
                         "time_invalid",
                         format!(
                             "'{}' is not a time in RFC 3339 with offset, such as 2027-03-05T09:30:00+09:00",
@@ -183,7 +185,7 @@ impl<'f> Fields<'f> {
                 parsed
             }
             other => {
-                mismatch(self.faults, &pointer, "a time in RFC 3339 with offset", &other);
+                mismatch(self.faults, self.at(name), "a time in RFC 3339 with offset", &other);
                 None
             }
         }

@@ -205,28 +205,29 @@ impl Reader<'_> {
     }
 
     fn metadata(self, fields: &mut Fields<'_>) -> Map<String, Value> {
-        let (pointer, faults) = (fields.pointer_to("metadata"), self.faults);
+        let faults = self.faults;
         let metadata = match fields.take("metadata") {
             None => return Map::new(),
             Some(Value::Object(map)) => map,
             Some(other) => {
-                json::mismatch(faults, &pointer, "an object", &other);
+                json::mismatch(faults, fields.pointer_to("metadata"), "an object", &other);
                 return Map::new();
             }
         };
+        let pointer = || fields.pointer_to("metadata");
         let size = serde_json::to_string(&metadata).map_or(usize::MAX, |text| text.len());
         if size > limits::METADATA_BYTES {
             let detail = format!("is {size} bytes as JSON; the limit is {} bytes", limits::METADATA_BYTES);
-            faults.add(&pointer, "metadata_invalid", detail);
+            faults.add(pointer(), "metadata_invalid", detail);
         }
         for (key, value) in &metadata {
             let reserved = matches!(key.as_str(), "__proto__" | "constructor" | "prototype");
             if key.is_empty() || key.chars().count() > limits::METADATA_KEY_CHARS || reserved {
                 let detail = format!("'{}' is not a name for metadata", excerpt(key));
-                faults.add(&pointer, "metadata_invalid", detail);
+                faults.add(pointer(), "metadata_invalid", detail);
             } else if value.is_object() || value.is_array() {
                 faults.add(
-                    json::child_pointer(&pointer, key),
+                    json::child_pointer(&pointer(), key),
                     "metadata_invalid",
                     "must be a text, a number or a truth value",
                 );
