@@ -165,7 +165,7 @@ impl Reader<'_> {
             return Some(Priority::default());
         }
         let word = fields.text("priority")?;
-        json::one_of(&word, &fields.pointer_to("priority"), &PRIORITIES.map(Priority::as_str), self.faults, Code::E001)
+        json::one_of(&word, fields.pointer_to("priority"), &PRIORITIES.map(Priority::as_str), self.faults, Code::E001)
     }
 
     /// `scheduledAt` and `expiresAt`.
